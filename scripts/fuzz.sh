@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Runs every fuzz target of the module for a while: scripts/fuzz.sh 10s
+set -euo pipefail
+cd "$(dirname "$0")/.."
+time=${1:-10s}
+ran=0
+while IFS=: read -r file name; do
+  pkg=./$(dirname "$file")
+  echo "fuzz $pkg $name $time"
+  go test -run '^$' -fuzz "^$name\$" -fuzztime "$time" -parallel 2 "$pkg"
+  ran=$((ran + 1))
+done < <(git ls-files '*_test.go' | xargs grep -oE '^func Fuzz[A-Za-z0-9_]+' /dev/null | sed 's/:func /:/')
+[ "$ran" -gt 0 ] || { echo "no fuzz target found" >&2; exit 1; }
+echo "$ran fuzz targets ran"
