@@ -510,3 +510,60 @@ func TestSparseCost(t *testing.T) {
 		t.Errorf("opening read %d bytes", big)
 	}
 }
+
+func TestKernelView(t *testing.T) {
+	t.Parallel()
+	c := coretest.Sample(2)
+	c.Threads[0].Regs = map[int]uint64{target.RDI: 1, target.RSI: 2, target.RDX: 3, target.R10: 4, target.R8: 5, target.R9: 6, target.RCX: 99}
+	c.Threads[1].NoSyscall = true
+	v := open(t, c).KernelView()
+	if v.PID.V != 4000 || v.PPID.V != 1 || v.Name.V != "mysqld" || len(v.Threads) != 2 {
+		t.Errorf("%+v", v)
+	}
+	k := v.Threads[4000]
+	if call := k.Syscall; !call.Known || call.Source != target.SourceRegisters || call.V.Number != 202 || call.V.Args != [6]uint64{1, 2, 3, 4, 5, 6} || !call.V.InCall() {
+		t.Errorf("call %+v", call)
+	}
+	if uint64(k.SP.V) != c.Threads[0].SP || uint64(k.PC.V) != c.Threads[0].PC || k.SigBlocked.V != 0x87007 || k.Name.V != "mysqld" {
+		t.Errorf("%+v", k)
+	}
+	if k.WaitChannel.Known || k.State.Known || v.FilesKnown {
+		t.Error("a Linux core knows no wait channel, state or files")
+	}
+	if v.Threads[4001].Syscall.Known {
+		t.Errorf("a thread outside of a call: %+v", v.Threads[4001].Syscall)
+	}
+	c.Style = coretest.GDB
+	c.Threads[0].Blocked, c.Threads[1].Blocked = 0, 0
+	if v := open(t, c).KernelView(); v.Threads[4000].SigBlocked.Known {
+		t.Error("gcore's zero mask is known")
+	}
+}
+
+// TestDuplicateLWP: two notes of one id are both listed; looking up gives the
+// first.
+func TestDuplicateLWP(t *testing.T) {
+	t.Parallel()
+	c := coretest.Sample(3)
+	c.Threads[2].LWP = 4001
+	p := open(t, c)
+	if len(p.Threads()) != 3 || p.Thread(4001) != p.Threads()[1] || !hasCode(p, elfcore.WarnDuplicateLWP) {
+		t.Errorf("%d threads, %s", len(p.Threads()), codes(p))
+	}
+}
+
+// TestManyWarnings: damage that repeats is reported a bounded number of times.
+func TestManyWarnings(t *testing.T) {
+	t.Parallel()
+	c := coretest.Sample(1)
+	for range 1000 {
+		c.Segments = append(c.Segments, coretest.Segment{Addr: coretest.SampleHole, Perm: "r--", Size: 0x1000})
+	}
+	p := open(t, c)
+	if n := len(p.Warnings()); n < 2 || n > 64 {
+		t.Errorf("%d warnings", n)
+	}
+	if last := p.Warnings()[len(p.Warnings())-1]; last.Text != "more of the same is left out" {
+		t.Errorf("%+v", last)
+	}
+}

@@ -184,6 +184,9 @@ type candidate struct {
 	Image
 	exec, noPerm bool
 	pieces       int
+	spanned      bool        // the next two are set
+	spanEnd      target.Addr // by its own headers
+	spanOK       bool
 }
 
 // imagesFromFiles groups the mappings of NT_FILE: an image begins where a file
@@ -230,8 +233,12 @@ func (p *Process) imagesFromFiles() []Image {
 // the image c (small programs have text and data in one page of the file) or
 // is the file loaded again.
 func (p *Process) continues(c *candidate, m *Mapping, last string) bool {
-	if end, ok := p.span(c.Base); ok {
-		return m.Start < end
+	if !c.spanned { // once: forged lists name one file many times
+		c.spanEnd, c.spanOK = p.span(c.Base)
+		c.spanned = true
+	}
+	if c.spanOK {
+		return m.Start < c.spanEnd
 	}
 	const gap = 4 << 20 // the linker aligns segments to 2 MiB at most on these machines
 	return last == m.Path && m.Start-c.End <= gap

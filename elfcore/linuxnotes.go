@@ -59,8 +59,9 @@ type linuxDecoder struct {
 	lay  *linuxLayout
 	cur  *Thread
 	masks
-	over bool
-	name string // pr_fname
+	over     bool
+	auxvSeen bool
+	name     string // pr_fname
 }
 
 // masks are the raw words; whether they mean anything is known at the end.
@@ -270,6 +271,10 @@ func isFault(signo int) bool {
 }
 
 func (d *linuxDecoder) auxv(n elfimage.Note) {
+	if d.auxvSeen { // one per process; forged repetitions would cost a read each
+		return
+	}
+	d.auxvSeen = true
 	b, err := n.Desc(maxAuxv)
 	if err != nil {
 		d.c.warn(WarnNote, "AUXV: %v", err)

@@ -19,12 +19,23 @@ type Backing interface {
 // WithBacking returns a view of the same process whose memory takes
 // file-backed bytes that the core lacks from b. The two views share everything
 // else, Close included.
-func (p *Process) WithBacking(b Backing) *Process { return &Process{core: p.core, backing: b} }
+func (p *Process) WithBacking(b Backing) *Process {
+	return &Process{core: p.core, backing: b, trace: p.trace}
+}
+
+// WithTrace returns a view of the same process that calls f with each range
+// that was read, after reading it: how the memory that an analysis needs is
+// found. f must be safe for concurrent use.
+func (p *Process) WithTrace(f func(addr target.Addr, n int)) *Process {
+	return &Process{core: p.core, backing: p.backing, trace: f}
+}
 
 // ReadMemory implements target.Memory: the core's bytes first, then those of
 // the mapped file, then a *target.ReadError with one of the four reasons.
-func (p *Process) ReadMemory(addr target.Addr, b []byte) (int, error) {
-	n := 0
+func (p *Process) ReadMemory(addr target.Addr, b []byte) (n int, err error) {
+	if p.trace != nil {
+		defer func() { p.trace(addr, n) }()
+	}
 	for n < len(b) {
 		at := addr + target.Addr(n)
 		if at < addr { // wrapped around the end of the address space

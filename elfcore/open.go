@@ -226,16 +226,14 @@ func load(f *elfimage.File, path string, in input) (*Process, error) {
 
 // warn adds a warning, with a bound on damage that repeats.
 func (c *core) warn(code, text string, args ...any) {
-	n := 0
-	for _, w := range c.warnings {
-		if w.Code == code {
-			n++
-		}
+	if c.warned == nil {
+		c.warned = map[string]int{}
 	}
-	if n >= maxWarnings {
+	c.warned[code]++
+	switch n := c.warned[code]; {
+	case n > maxWarnings:
 		return
-	}
-	if n == maxWarnings-1 {
+	case n == maxWarnings:
 		text, args = "more of the same is left out", nil
 	}
 	c.warnings = append(c.warnings, target.Warning{Code: code, Text: fmt.Sprintf(text, args...)})

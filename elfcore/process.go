@@ -34,7 +34,7 @@ const (
 	// maxFileNote bounds NT_FILE. The kernel gives up at 4 MiB
 	// (fs/binfmt_elf.c, MAX_FILE_NOTE_SIZE), newer ones at a sysctl of at most
 	// 16 MiB.
-	maxFileNote = 32 << 20
+	maxFileNote = 16 << 20
 	// maxAuxv bounds NT_AUXV: the kernel writes some 20 entries.
 	maxAuxv = 64 << 10
 	// maxPath bounds recorded paths (PATH_MAX and " (deleted)").
@@ -53,6 +53,7 @@ const (
 type Process struct {
 	*core
 	backing Backing
+	trace   func(addr target.Addr, n int)
 }
 
 // core is what all views of one process share.
@@ -68,6 +69,7 @@ type core struct {
 	auxv     map[uint64]uint64
 	files    []fileEntry
 	warnings []target.Warning
+	warned   map[string]int // by code
 	notes    noteOrder
 
 	missing, total int64

@@ -19,7 +19,7 @@ type StackCheck struct {
 
 const (
 	// stackProbe is how much above the stack pointer is looked at. A blocked
-	// thread stands in a system call stub, whose return address lies within a
+	// thread stands in a system call wrapper, whose return address lies within a
 	// few words; only a function with a zeroed array of this size on top of
 	// its frame looks the same.
 	stackProbe = 512

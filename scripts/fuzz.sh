@@ -7,7 +7,7 @@ ran=0
 while IFS=: read -r file name; do
   pkg=./$(dirname "$file")
   echo "fuzz $pkg $name $time"
-  go test -run '^$' -fuzz "^$name\$" -fuzztime "$time" -parallel 2 "$pkg"
+  go test -run '^$' -fuzz "^$name\$" -fuzztime "$time" -fuzzminimizetime 5x -parallel 2 "$pkg"
   ran=$((ran + 1))
 done < <(git ls-files '*_test.go' | xargs grep -oE '^func Fuzz[A-Za-z0-9_]+' /dev/null | sed 's/:func /:/')
 [ "$ran" -gt 0 ] || { echo "no fuzz target found" >&2; exit 1; }

@@ -3,6 +3,7 @@ package cfi
 import (
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/bits"
@@ -321,7 +322,7 @@ func (t *Table) each(addr, end uint64, s *scratch, visit func(*FDE) bool) error 
 	var f FDE
 	for addr < end {
 		rec, err := t.record(addr, s)
-		if err == errTerminator {
+		if errors.Is(err, errTerminator) {
 			if !known {
 				return nil
 			}

@@ -196,3 +196,19 @@ func anyDefault(ws []elf.Symbol) bool {
 	}
 	return false
 }
+
+// BenchmarkLookupDynSym finds a name in the largest library at hand.
+func BenchmarkLookupDynSym(b *testing.B) {
+	const libc = "/lib/x86_64-linux-gnu/libc.so.6"
+	f, err := Open(libc)
+	if err != nil {
+		b.Skipf("no %s: %v", libc, err)
+	}
+	defer f.Close()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, ok := f.LookupDynSym("pthread_create"); !ok {
+			b.Fatal("no pthread_create")
+		}
+	}
+}

@@ -144,8 +144,11 @@ const (
 // Limits. Each bounds what a forged count can cost.
 const (
 	// MaxProgs bounds program headers. Linux allows 65,530 mappings unless
-	// vm.max_map_count was raised; 2^20 headers take 56 MiB of memory.
-	MaxProgs = 1 << 20
+	// vm.max_map_count was raised; 2^19 headers take 28 MiB of memory.
+	MaxProgs = 1 << 19
+	// maxMemoryProgs bounds the program headers of an image in memory: they lie
+	// in its first page, which has room for 72.
+	maxMemoryProgs = 256
 	// MaxSections bounds section headers: objects with a section per function
 	// reach 10^5, linked files a few hundred.
 	MaxSections = 1 << 18

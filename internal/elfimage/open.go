@@ -1,12 +1,13 @@
 package elfimage
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"sort"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -27,8 +28,10 @@ type File struct {
 	close io.Closer
 	hdr   header
 	progs []Prog
-	want  int    // program headers that the header promises
-	loads []Prog // PT_LOAD by address
+	want  int // program headers that the header promises
+
+	loadOnce sync.Once
+	loadList []Prog // PT_LOAD by address; see loads
 
 	mem  target.Memory // set for an image in memory
 	base target.Addr
@@ -285,7 +288,10 @@ func (f *File) readProgs() error {
 	}
 	if f.mem == nil {
 		want = min(want, (f.size-int64(h.phoff))/size)
+	} else {
+		want = min(want, maxMemoryProgs)
 	}
+	f.progs = make([]Prog, 0, want)
 	const chunk = 1024 // headers per read: memory grows with bytes really read
 	buf := make([]byte, min(want, chunk)*size)
 	for done := int64(0); done < want; {
@@ -301,7 +307,6 @@ func (f *File) readProgs() error {
 		}
 		done += n
 	}
-	f.indexLoads()
 	return nil
 }
 
@@ -365,13 +370,16 @@ func DecodeProg(b []byte, c Class) Prog {
 	}
 }
 
-func (f *File) indexLoads() {
-	for _, p := range f.progs {
-		if p.Type == PTLoad && p.Memsz > 0 {
-			f.loads = append(f.loads, p)
+// loads returns the PT_LOAD segments by address, sorted on first use: reading a
+// core by its own layers never needs them.
+func (f *File) loads() []Prog {
+	f.loadOnce.Do(func() {
+		for _, p := range f.progs {
+			if p.Type == PTLoad && p.Memsz > 0 {
+				f.loadList = append(f.loadList, p)
+			}
 		}
-	}
-	if !sort.SliceIsSorted(f.loads, func(i, j int) bool { return f.loads[i].Vaddr < f.loads[j].Vaddr }) {
-		sort.SliceStable(f.loads, func(i, j int) bool { return f.loads[i].Vaddr < f.loads[j].Vaddr })
-	}
+		slices.SortStableFunc(f.loadList, func(a, b Prog) int { return cmp.Compare(a.Vaddr, b.Vaddr) })
+	})
+	return f.loadList
 }

@@ -25,7 +25,7 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (f *File) readMemAt(p []byte, off int64) (int, error) {
-	for _, l := range f.loads {
+	for _, l := range f.loads() {
 		if off >= 0 && uint64(off) >= l.Off && uint64(off)-l.Off < l.Filesz {
 			return f.ReadVaddr(l.Vaddr+(uint64(off)-l.Off), p)
 		}
@@ -64,11 +64,12 @@ func (f *File) ReadVaddr(vaddr uint64, p []byte) (int, error) {
 
 // loadAt returns the segment that holds a link-time address.
 func (f *File) loadAt(vaddr uint64) *Prog {
-	i := sort.Search(len(f.loads), func(i int) bool { return f.loads[i].Vaddr > vaddr })
+	loads := f.loads()
+	i := sort.Search(len(loads), func(i int) bool { return loads[i].Vaddr > vaddr })
 	if i == 0 {
 		return nil
 	}
-	if l := &f.loads[i-1]; vaddr-l.Vaddr < l.Memsz {
+	if l := &loads[i-1]; vaddr-l.Vaddr < l.Memsz {
 		return l
 	}
 	return nil
@@ -76,21 +77,22 @@ func (f *File) loadAt(vaddr uint64) *Prog {
 
 // LowestVaddr returns the lowest link-time address of any PT_LOAD.
 func (f *File) LowestVaddr() (uint64, bool) {
-	if len(f.loads) == 0 {
+	loads := f.loads()
+	if len(loads) == 0 {
 		return 0, false
 	}
-	return f.loads[0].Vaddr, true
+	return loads[0].Vaddr, true
 }
 
 // HighestVaddr returns the first link-time address behind all PT_LOADs.
 func (f *File) HighestVaddr() (uint64, bool) {
 	var hi uint64
-	for _, l := range f.loads {
+	for _, l := range f.loads() {
 		if end, carry := bits.Add64(l.Vaddr, l.Memsz, 0); carry == 0 {
 			hi = max(hi, end)
 		}
 	}
-	return hi, len(f.loads) > 0
+	return hi, len(f.loads()) > 0
 }
 
 // LoadBias returns the number that turns a link-time address into a runtime
@@ -102,15 +104,16 @@ func (f *File) HighestVaddr() (uint64, bool) {
 // and mapped there has bias 0.
 func (f *File) LoadBias(runtimeBase target.Addr) (uint64, bool) {
 	best := -1
-	for i := range f.loads {
-		if best < 0 || f.loads[i].Off < f.loads[best].Off {
+	loads := f.loads()
+	for i := range loads {
+		if best < 0 || loads[i].Off < loads[best].Off {
 			best = i
 		}
 	}
 	if best < 0 {
 		return 0, false
 	}
-	l := &f.loads[best]
+	l := &loads[best]
 	return uint64(runtimeBase) - (l.Vaddr - l.Off), true
 }
 

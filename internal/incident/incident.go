@@ -296,6 +296,7 @@ type Frame struct {
 	Function  string     `json:"function,omitzero" jsonschema:"function, demangled; absent when the address is inside no symbol"`
 	Module    string     `json:"module,omitzero" jsonschema:"path of the loaded image"`
 	Offset    *Addr      `json:"offset,omitzero" jsonschema:"distance from the function's start, or from the image's base when the function has no name"`
+	Start     *Addr      `json:"functionStart,omitzero" jsonschema:"start of a function without a name, from the image's base; absent when unknown"`
 	Trust     string     `json:"trust" jsonschema:"context, cfi, frame-pointer or scan"`
 	Signal    bool       `json:"signal,omitzero" jsonschema:"true for the frame the kernel pushed for a signal handler"`
 	Arguments []Argument `json:"arguments,omitzero" jsonschema:"recovered arguments"`

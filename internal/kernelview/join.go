@@ -229,6 +229,7 @@ func joinProcess(b, e *Process, prefer Preference) {
 	pick(&b.Name, e.Name, prefer)
 	pick(&b.State, e.State, prefer)
 	pick(&b.Args, e.Args, prefer)
+	pick(&b.Cwd, e.Cwd, prefer)
 	pick(&b.TracerPID, e.TracerPID, prefer)
 	pick(&b.ThreadCount, e.ThreadCount, prefer)
 	pick(&b.StartTicks, e.StartTicks, prefer)

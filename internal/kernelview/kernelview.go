@@ -123,6 +123,7 @@ type Process struct {
 	Name          target.Value[string]
 	State         target.Value[string]
 	Args          target.Value[[]string]
+	Cwd           target.Value[string] // working directory, for relative paths
 	TracerPID     target.Value[int]
 	ThreadCount   target.Value[int]    // what the kernel said; len(Threads) may be less in a partial copy
 	StartTicks    target.Value[uint64] // start of the process in clock ticks since boot (stat, field 22)

@@ -328,6 +328,35 @@ func TestWithoutBuildID(t *testing.T) {
 	}
 }
 
+// TestLayout alters how the core says that the file was mapped.
+func TestLayout(t *testing.T) {
+	bin := image(nil, "f", 0x100)
+	p := put(t, t.TempDir(), "server", bin)
+	for _, c := range []struct {
+		name   string
+		alter  func(*coretest.Core)
+		status Status
+		reason string
+	}{
+		{"as it is", func(*coretest.Core) {}, Found, "layout agrees"},
+		{"other offset", func(c *coretest.Core) { c.Files[1].Off += 0x1000 }, Mismatch, "the mapping has 0x4000"},
+		{"text not executable", func(c *coretest.Core) { c.Segments[0].Perm = "r--"; c.Segments[1].Perm = "r-x" }, Mismatch, "code: true"},
+		{"data of another file", func(c *coretest.Core) { c.Files[1].Path = "/usr/lib/other" }, Mismatch, "another file"},
+		{"data not mapped", func(c *coretest.Core) { c.Files, c.Segments = c.Files[:1], c.Segments[:1] }, Mismatch, "isn't mapped"},
+	} {
+		core := &coretest.Core{
+			Threads:  []coretest.Thread{{LWP: 1}},
+			Files:    []coretest.File{{Start: exeBase, End: exeBase + 0x3000, Path: p}, {Start: exeBase + 0x3000, End: exeBase + 0x4000, Off: 0x3000, Path: p}},
+			Segments: []coretest.Segment{{Addr: exeBase, Perm: "r-x", Size: 0x3000}, {Addr: exeBase + 0x3000, Perm: "rw-", Size: 0x1000}},
+		}
+		c.alter(core)
+		s := load(t, process(t, core), Options{})
+		if m := s.At(exeBase); m == nil || m.Status != c.status || !strings.Contains(m.Reason, c.reason) {
+			t.Errorf("%s: %+v", c.name, m)
+		}
+	}
+}
+
 func TestAt(t *testing.T) {
 	bin := image(exeID, "f", 0x100)
 	s := load(t, newCore(t, loaded{"/nonexistent/a", bin, exeBase, 0x1000}, loaded{"/nonexistent/b", image(libID, "g", 0x100), libBase, 0x1000}), Options{})

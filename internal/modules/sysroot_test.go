@@ -27,6 +27,7 @@ func TestSysrootLinks(t *testing.T) {
 	put(t, root, "usr/lib/real.so.1", bin)
 	link(t, "usr/lib", filepath.Join(root, "lib"))
 	link(t, "/usr/lib/real.so.1", filepath.Join(root, "absolute.so"))
+	link(t, "/usr/lib/real.so.1", filepath.Join(root, "opt/lib/deep.so"))
 	link(t, "absolute.so", filepath.Join(root, "chain.so"))
 	link(t, "../../../../usr/lib/real.so.1", filepath.Join(root, "usr/lib/up.so"))
 	link(t, filepath.Join(outside, "server"), filepath.Join(root, "escape-absolute"))
@@ -43,6 +44,7 @@ func TestSysrootLinks(t *testing.T) {
 		{"/lib/real.so.1", "/lib/real.so.1", ""},
 		{"/lib/../usr/./lib//real.so.1", "/usr/lib/real.so.1", ""},
 		{"/absolute.so", "/absolute.so", ""},
+		{"/opt/lib/deep.so", "/opt/lib/deep.so", ""},
 		{"/chain.so", "/chain.so", ""},
 		{"/usr/lib/up.so", "/usr/lib/up.so", ""},
 		{"/escape-absolute", "", "not there"},

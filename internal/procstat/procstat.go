@@ -17,6 +17,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"mycore/internal/kernelview"
 	"mycore/internal/target"
 )
@@ -61,7 +63,7 @@ type reader struct {
 }
 
 // ReadProcTree reads a copied /proc/PID directory: status, stat, cmdline, maps,
-// the descriptors (fd/ as copied links, or a saved listing in a file named fd
+// cwd (a copied link), the descriptors (fd/ as copied links, or a saved listing in a file named fd
 // or fd.txt), fdinfo/, net/ to name sockets, and task/TID/{comm,wchan,syscall,
 // status,stack,stat}; any part may be missing. A copy of one thread's files
 // without task/ gives the main thread. Ids are those of whoever made the copy;
@@ -126,6 +128,10 @@ func (r *reader) process() {
 	}
 	if b, ok := r.read(r.top, "cmdline", maxCmdline); ok && len(b) > 0 {
 		r.p.Args = target.Known(strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00"), target.SourceProc)
+	}
+	var buf [unix.PathMax]byte
+	if text, isLink, err := r.top.link("cwd", buf[:]); isLink && err == nil && !strings.HasSuffix(text, deletedMark) {
+		r.p.Cwd = target.Known(text, target.SourceProc)
 	}
 }
 

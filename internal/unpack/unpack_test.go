@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,6 +21,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
 	"github.com/ulikunitz/xz"
+
+	"mycore/internal/coretest"
 )
 
 // image is core-like data: pages of noise, a long hole, a page with a single
@@ -365,17 +368,40 @@ func dictBomb(prop byte) []byte {
 }
 
 func TestDictionaryIsBoundedBeforeItIsAllocated(t *testing.T) {
-	packed := append(dictBomb(40), 1, 0, 0, 'x', 0) // 40: 4 GiB - 1
-	allocs := testing.Benchmark(func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			if _, err := DecodeXZ(packed, 1<<20); err == nil || !strings.Contains(err.Error(), "dictionary of 4294967295 bytes") {
-				b.Fatalf("a 4 GiB dictionary: %v", err)
-			}
+	for prop, size := range map[byte]string{40: "4294967295", 34: "536870912", 31: "201326592"} {
+		packed := append(dictBomb(prop), 1, 0, 0, 'x', 0)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := DecodeXZ(packed, 1<<20)
+		runtime.ReadMemStats(&after)
+		if err == nil || !strings.Contains(err.Error(), "dictionary of "+size+" bytes") {
+			t.Errorf("property %d: %v", prop, err)
 		}
-	}).AllocedBytesPerOp()
-	if allocs > 1<<20 {
-		t.Errorf("%d bytes allocated", allocs)
+		if n := after.TotalAlloc - before.TotalAlloc; n > 100<<20 {
+			t.Errorf("property %d: %d bytes allocated", prop, n)
+		}
+	}
+}
+
+// TestXZIndex alters an index and its checksum: what it says must be what was
+// unpacked.
+func TestXZIndex(t *testing.T) {
+	packed := compress(t, XZ, []byte("some data"))
+	size := (int(binary.LittleEndian.Uint32(packed[len(packed)-8:])) + 1) * 4 // 2.1.2.2
+	index := len(packed) - xzHeaderSize - size
+	if packed[index] != 0 || packed[index+1] != 1 {
+		t.Fatalf("no index of one block: % x", packed[index:])
+	}
+	for at := 1; at <= 3; at++ { // count, unpadded size, size: each less than 128 here
+		bad := bytes.Clone(packed)
+		bad[index+at]++
+		binary.LittleEndian.PutUint32(bad[index+size-4:], crc32.ChecksumIEEE(bad[index:index+size-4]))
+		if _, err := DecodeXZ(bad, 1<<20); !errors.Is(err, errXZFormat) {
+			t.Errorf("index byte %d altered: %v", at, err)
+		}
+	}
+	if _, err := DecodeXZ(packed, 1<<20); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -395,7 +421,7 @@ func TestManyDictionariesAreRefused(t *testing.T) {
 const lzmaMin = 4096
 
 func TestRealCores(t *testing.T) {
-	dir := sharedCores(t)
+	dir := coretest.Cores(t)
 	names, err := filepath.Glob(filepath.Join(dir, "linux", "elfutils", "*.xz"))
 	if err != nil || len(names) == 0 {
 		t.Skipf("no .xz cores under %s", dir)
@@ -425,29 +451,6 @@ func TestRealCores(t *testing.T) {
 		}
 		f.Close()
 	}
-}
-
-// sharedCores finds the real cores beside the module; they aren't part of it.
-func sharedCores(t *testing.T) string {
-	t.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			break
-		}
-		if dir == filepath.Dir(dir) {
-			t.Fatal("no module root")
-		}
-		dir = filepath.Dir(dir)
-	}
-	cores := filepath.Join(dir, "..", "shared", "cores")
-	if _, err := os.Stat(cores); err != nil {
-		t.Skip("the directory with real cores is absent")
-	}
-	return cores
 }
 
 func FuzzUnpack(f *testing.F) {

@@ -1,0 +1,7 @@
+//go:build race
+
+package cfi
+
+// raceEnabled: the race detector makes sync.Pool forget at random, so nothing
+// can be said about allocations.
+const raceEnabled = true
