@@ -79,7 +79,6 @@ type image struct {
 	mem      target.Memory
 	argMem   target.Memory // mem without the zeros that stand for lost stacks
 	kernel   *kernelview.Process
-	moved    map[int]bool // LWPs that went on between core and capture
 	hasProc  bool
 	lib      *libthr.Library
 	unwinder *unwind.Unwinder
@@ -96,6 +95,8 @@ type thread struct {
 	lib    libthr.Thread
 	stack  unwind.Stack
 	call   *call
+	over   bool // the registers say that it waits in no system call
+	moved  bool // its call differs between the saved /proc text and the core
 	// args are arguments recovered from frames, by index of the frame.
 	args map[int][]argument
 }
@@ -214,17 +215,17 @@ func (img *image) each(ctx context.Context, f func(*thread)) error {
 func (img *image) joinKernel(saved *kernelview.Process) {
 	base := img.core.KernelView()
 	img.kernel = base
+	moved := map[int]bool{}
 	if saved != nil {
 		j := kernelview.Join(base, saved, kernelview.PreferBase)
 		img.kernel, img.hasProc = j.View, true
 		img.warnings = append(img.warnings, j.View.Warnings...)
-		img.moved = map[int]bool{}
 		for _, lwp := range j.Moved {
-			img.moved[lwp] = true
+			moved[lwp] = true
 		}
 	}
 	for _, n := range img.core.Threads() {
-		t := &thread{note: n, kernel: img.kernel.Threads[n.LWP]}
+		t := &thread{note: n, kernel: img.kernel.Threads[n.LWP], moved: moved[n.LWP]}
 		if t.kernel == nil {
 			t.kernel = &kernelview.Thread{LWP: n.LWP}
 		}

@@ -90,7 +90,9 @@ func (img *image) callFromRegisters(t *thread) *call {
 		return nil
 	}
 	nr := t.note.OrigSyscall
-	if !syscalls.InCall(nr, result, img.behindSyscall(t)).Blocked() {
+	state := syscalls.InCall(nr, result, img.behindSyscall(t))
+	if !state.Blocked() {
+		t.over = state != syscalls.Unclear
 		return nil
 	}
 	c := &call{source: target.SourceRegisters, result: target.Known(int64(result), target.SourceRegisters)}
@@ -141,11 +143,17 @@ func (img *image) restarted(t *thread, nr int64) (number int64, how string) {
 	return nr, fmt.Sprintf("continued after a stop; which call it was isn't known: %v", err)
 }
 
+// movedOn says that a wait in the saved /proc text was over when the core was
+// made: the calls differ, or the thread's registers show that it is in none.
+func (img *image) movedOn(t *thread) bool {
+	return img.hasProc && (t.over || t.moved)
+}
+
 // callFromProc takes the call from the saved /proc text, where the thread
 // still is in the same place.
 func (img *image) callFromProc(t *thread) *call {
 	sys := t.kernel.Syscall
-	if !sys.Known || sys.Source != target.SourceProc || !sys.V.InCall() || img.moved[t.note.LWP] {
+	if !sys.Known || sys.Source != target.SourceProc || !sys.V.InCall() || img.movedOn(t) {
 		return nil
 	}
 	if pc, ok := t.note.Regs.PC(); ok && t.kernel.PC.Known && t.kernel.PC.V != pc {

@@ -55,7 +55,7 @@ func (img *image) threadFacts(t *thread, norms map[string]string) diagnose.Threa
 		SigBlocked: k.SigBlocked, SigPending: k.SigPending,
 		Complete: t.stack.Stop == unwind.StopOutermost,
 	}
-	if !img.moved[t.note.LWP] {
+	if !img.movedOn(t) {
 		d.WaitChannel, d.KernelStack = k.WaitChannel, k.KernelStack
 	}
 	if !d.Complete {

@@ -177,7 +177,7 @@ func TestMutantLoadDataFrameMissing(t *testing.T) {
 		if !strings.Contains(th.Frames[i].Function, "mysql_load") {
 			continue
 		}
-		if !g.zeroOnStack(t, uint64(th.Frames[i].PC)) {
+		if !g.spoilReturn(t, uint64(th.Frames[i].PC)) {
 			t.Fatal("the return address into mysql_load isn't on the stack")
 		}
 	}
@@ -198,9 +198,9 @@ func TestMutantLoadDataFrameMissing(t *testing.T) {
 	wantOne(t, g.both(t).Incident, noWriter, incident.ConfidenceCertain, g.lwp)
 }
 
-// zeroOnStack clears the first word with a value above the blocked thread's
-// stack pointer.
-func (g *ghost) zeroOnStack(t *testing.T, v uint64) bool {
+// spoilReturn overwrites the first word with a value above the blocked
+// thread's stack pointer by an address that is no code.
+func (g *ghost) spoilReturn(t *testing.T, v uint64) bool {
 	t.Helper()
 	for sp := g.Reg(g.lwp, coretest.RegRSP); ; sp += 8 {
 		b := g.At(sp)
@@ -208,7 +208,7 @@ func (g *ghost) zeroOnStack(t *testing.T, v uint64) bool {
 			return false
 		}
 		if g.Uint64(sp) == v {
-			clear(b[:8])
+			copy(b, "\x34\x12\x00\x00\x00\x00\x00\x00")
 			return true
 		}
 	}
