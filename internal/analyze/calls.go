@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"strings"
 
 	"mycore/internal/disasm"
 	"mycore/internal/kernelview"
@@ -136,7 +137,7 @@ func (img *image) restarted(t *thread, nr int64) (number int64, how string) {
 	switch {
 	case err == nil:
 		name, _ := syscalls.Name(img.core.Info().OS, img.core.Info().Arch, got.Value)
-		return got.Value, fmt.Sprintf("continued as restart_syscall (%d) after a stop; %s by %s", nr, name, got.How)
+		return got.Value, fmt.Sprintf("continued as restart_syscall (%d) after a stop; %s by %s", nr, name, assuming(got.How, got.Assumed))
 	case errors.Is(err, disasm.ErrAmbiguous):
 		return nr, "continued after a stop; the code allows several calls"
 	}
@@ -147,6 +148,14 @@ func (img *image) restarted(t *thread, nr int64) (number int64, how string) {
 // made: the calls differ, or the thread's registers show that it is in none.
 func (img *image) movedOn(t *thread) bool {
 	return img.hasProc && (t.over || t.moved)
+}
+
+// assuming adds what a recovery from code could not check.
+func assuming(how string, assumed []string) string {
+	if len(assumed) == 0 {
+		return how
+	}
+	return how + "; not checked: " + strings.Join(assumed, ", ")
 }
 
 // callFromProc takes the call from the saved /proc text, where the thread
@@ -250,7 +259,7 @@ func (img *image) recoverPaths(t *thread) argument {
 		if err != nil || got.Bits != 64 {
 			continue
 		}
-		a := argument{index: index, value: got.Value, how: got.How}
+		a := argument{index: index, value: got.Value, how: assuming(got.How, got.Assumed)}
 		if s, err := target.CString(img.argMem, target.Addr(got.Value), maxPath); err == nil {
 			a.text = s
 		}
