@@ -8,7 +8,6 @@ import (
 
 	"mycore/internal/disasm"
 	"mycore/internal/kernelview"
-	"mycore/internal/symtab"
 	"mycore/internal/syscalls"
 	"mycore/internal/target"
 )
@@ -217,9 +216,13 @@ func (img *image) findPath(t *thread) {
 		img.openHow(c)
 	}
 	recovered := img.recoverPaths(t)
-	if !c.path.Known && recovered.text != "" {
+	switch {
+	case recovered.text == "":
+	case !c.path.Known:
 		c.path = target.Known(recovered.text, target.SourceMemory)
 		c.pathHow = recovered.how
+	case c.path.V == recovered.text:
+		c.pathHow = "argument of the call; the frames agree: " + recovered.how
 	}
 	if c.path.Known && !path.IsAbs(c.path.V) {
 		img.relativeTo(c)
@@ -251,7 +254,7 @@ func (img *image) recoverPaths(t *thread) argument {
 	frames := img.frames(t)
 	for k := range t.stack.Frames {
 		f := &t.stack.Frames[k]
-		index, ok := pathFrames[symtab.Normalise(f.Function)]
+		index, ok := pathFrames[img.names.of(f.Function).norm]
 		if !ok || k >= len(frames) {
 			continue
 		}
@@ -282,7 +285,7 @@ func (img *image) frames(t *thread) []disasm.Frame {
 	for k := range t.stack.Frames {
 		f := &t.stack.Frames[k]
 		regs := f.Regs.Expand(arch)
-		d := disasm.Frame{PC: uint64(f.PC), Regs: &regs, Name: symtab.Demangle(f.Function)}
+		d := disasm.Frame{PC: uint64(f.PC), Regs: &regs, Name: img.names.of(f.Function).shown}
 		if entry, ok := f.Entry(); ok {
 			d.Start = uint64(entry)
 		}

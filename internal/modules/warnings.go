@@ -32,7 +32,7 @@ func (l *loader) summarise(mods []*Module) []target.Warning {
 	for _, m := range mods {
 		switch {
 		case m.Status == Mismatch:
-			add(WarnMismatch, "%s", m.mismatchText())
+			add(WarnMismatch, "%s", m.mismatchText(""))
 		case m.Status == Missing && m.Image.VDSO:
 			add(WarnMissing, "the vDSO isn't in the core: frames in it have no names")
 		case m.Status == Missing && m.Image.Main:
@@ -61,10 +61,14 @@ func wantText(m *Module) string {
 
 // mismatchText names both build IDs where there are two. For libraries it is
 // short: where one is another build, the others are as well.
-func (m *Module) mismatchText() string {
+// instead says what is used in its place, "" for nothing.
+func (m *Module) mismatchText(instead string) string {
 	verb := "is not the one that the process had loaded"
 	if _, deleted := recordedPath(m.Image.Path); deleted {
 		verb = "was put there after the process had loaded another one"
+	}
+	if instead != "" {
+		return fmt.Sprintf("the file %q %s: %s. It isn't used; %s", m.Path, verb, m.Reason, instead)
 	}
 	if m.Image.Main {
 		return fmt.Sprintf("the executable %q %s: %s. It isn't used: %s. Give the right file by --exe, or its tree by --sysroot", m.Path, verb, m.Reason, loss)
