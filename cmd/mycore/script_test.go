@@ -40,13 +40,20 @@ func TestScripts(t *testing.T) {
 		Dir:                 filepath.Join("testdata", "script"),
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
-		Setup:               func(env *testscript.Env) error { return setup(t, env, plain) },
+		Condition: func(cond string) (bool, error) {
+			if cond != "shared" {
+				return false, fmt.Errorf("unknown condition %q", cond)
+			}
+			_, err := os.Stat(sharedCores(t))
+			return err == nil, nil
+		},
+		Setup: func(env *testscript.Env) error { return setup(t, env, plain) },
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exit":          cmdExit,
 			"fifo":          cmdFIFO,
 			"pack":          cmdPack,
 			"cut":           cmdCut,
-			"shared":        func(ts *testscript.TestScript, neg bool, args []string) { cmdShared(t, ts, args) },
+			"shared":        func(ts *testscript.TestScript, _ bool, args []string) { cmdShared(t, ts, args) },
 			"image":         cmdImage,
 			"valid":         cmdValid,
 			"same-incident": cmdSameIncident,
@@ -55,6 +62,8 @@ func TestScripts(t *testing.T) {
 			"fits":          cmdFits,
 			"empty-dir":     cmdEmptyDir,
 			"cp-tree":       cmdCopyTree,
+			"forget":        func(ts *testscript.TestScript, _ bool, args []string) { cmdForget(t, ts, args) },
+			"taint":         func(ts *testscript.TestScript, _ bool, args []string) { cmdTaint(t, ts, args) },
 			"other-process": cmdOtherProcess,
 		},
 	})
@@ -182,14 +191,16 @@ func cmdCut(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(b[:len(b)*percent/100]), 0o600))
 }
 
-// shared NAME TO links a shared real core, or skips the script.
+// sharedCores is where the shared real cores are, if they are.
+func sharedCores(t *testing.T) string {
+	return filepath.Join(coretest.Module(t), "..", "shared", "cores")
+}
+
+// shared NAME TO links a shared real core; [shared] says whether there are any.
 func cmdShared(t *testing.T, ts *testscript.TestScript, args []string) {
-	path, err := filepath.Abs(filepath.Join(coretest.Module(t), "..", "shared", "cores", args[0]))
-	ts.Check(err)
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("script %s: the shared cores aren't here: %v", ts.Name(), err)
-	}
-	ts.Check(os.Symlink(path, ts.MkAbs(args[1])))
+	path := filepath.Join(sharedCores(t), args[0])
+	_, err := os.Stat(path)
+	ts.Check(errors.Join(err, os.Symlink(path, ts.MkAbs(args[1]))))
 }
 
 // image TO writes a small ELF library with a build ID of its own.
@@ -276,6 +287,33 @@ func cmdEmptyDir(ts *testscript.TestScript, _ bool, args []string) {
 	if len(list) > 0 {
 		ts.Fatalf("%s holds %v", args[0], list)
 	}
+}
+
+// forget FROM TO LWP takes a thread out of the core's notes: its structure
+// stays in memory, as that of a thread that ended.
+func cmdForget(t *testing.T, ts *testscript.TestScript, args []string) {
+	e := coretest.NewEdit(t, []byte(ts.ReadFile(args[0])))
+	lwp, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	e.Forget(lwp)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), e.B, 0o600))
+}
+
+// taint FROM TO puts text that steers terminals wherever a process can put
+// text: the path that a thread opens, and the names of mapped files.
+func cmdTaint(t *testing.T, ts *testscript.TestScript, args []string) {
+	e := coretest.NewEdit(t, []byte(ts.ReadFile(args[0])))
+	lwp, err := strconv.Atoi(ts.Getenv("LWP"))
+	ts.Check(err)
+	const evil = "\x1b[2J\x1b]0;title\x07\r\nFINDING 9  forged\u009b1m\u202e"
+	path := "/tmp/" + evil + "\x00"
+	copy(e.Mem(e.Reg(lwp, coretest.RegRSI), len(path)), path)
+	files := e.Files()
+	for i := range files {
+		files[i].Path += evil
+	}
+	e.SetFiles(files)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), e.B, 0o600))
 }
 
 func cmdCopyTree(ts *testscript.TestScript, _ bool, args []string) {

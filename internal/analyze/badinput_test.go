@@ -3,10 +3,13 @@ package analyze_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -20,12 +23,21 @@ import (
 
 	"mycore/internal/analyze"
 	"mycore/internal/coretest"
+	"mycore/internal/incident"
 	"mycore/internal/report"
 	"mycore/internal/unpack"
 )
 
-// seed gives other damage than every run's: go test -run BadInput -seed 7.
-var seed = flag.Uint64("seed", 0, "seed of TestBadInput")
+// For more than every run does:
+//
+//	go test ./internal/analyze -run TestBadInput -seed 7
+//	go test ./internal/analyze -run TestBadCore -core COPY [-exe BINARY] [-sysroot DIR]
+var (
+	seed    = flag.Uint64("seed", 0, "seed of TestBadInput and TestBadCore")
+	badCore = flag.String("core", "", "core `file` that TestBadCore may destroy")
+	badExe  = flag.String("exe", "", "its `binary`")
+	badRoot = flag.String("sysroot", "", "`directory` of its files; this machine's root if empty")
+)
 
 // What one analysis of a hostile core may cost. The first two are promises of
 // the program; the watchdog doesn't time anything, it ends a test that would
@@ -39,7 +51,7 @@ const (
 type damaged struct {
 	t    *testing.T
 	opts analyze.Options
-	sane []byte
+	size int // of the file in bytes
 	head int // headers and notes end here
 	// alone: an analysis that seems to allocate too much is repeated without
 	// any other at the same time.
@@ -111,6 +123,9 @@ func (d *damaged) outcome(ctx context.Context) error {
 		}
 		return nil
 	}
+	if err := sound(res.Incident); err != nil {
+		return errors.Join(err, res.Close())
+	}
 	if err := report.Text(io.Discard, res.Incident, report.TextOptions{Width: 80}); err != nil {
 		return errors.Join(fmt.Errorf("text: %w", err), res.Close())
 	}
@@ -120,6 +135,26 @@ func (d *damaged) outcome(ctx context.Context) error {
 		}
 	}
 	return res.Close()
+}
+
+// sound holds what no damage may lead to: a core alone proves no FIFO, and
+// only a thread in open() may wait for one.
+func sound(inc *incident.Incident) error {
+	for _, f := range inc.Findings {
+		if f.Confidence == incident.ConfidenceCertain {
+			return fmt.Errorf("%s is certain from a core alone: %s", f.Label, f.Title)
+		}
+		for _, lwp := range f.LWPs {
+			i := slices.IndexFunc(inc.Threads, func(t incident.Thread) bool { return t.LWP == lwp })
+			if i < 0 {
+				return fmt.Errorf("%s names LWP %d, which is no thread of the core", f.Label, lwp)
+			}
+			if sc := inc.Threads[i].Syscall; sc == nil || !strings.HasPrefix(sc.Name, "open") {
+				return fmt.Errorf("%s on LWP %d, which is in %+v", f.Label, lwp, sc)
+			}
+		}
+	}
+	return nil
 }
 
 // hostile are the cores that are damaged: the embedded incident, a synthetic
@@ -184,23 +219,54 @@ func TestBadInput(t *testing.T) {
 	for name, core := range hostile(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := &damaged{t: t, sane: core, head: headEnd(t, core), alone: &alone}
+			d := &damaged{t: t, size: len(core), head: headEnd(t, core), alone: &alone}
 			d.opts = options(t, filepath.Join(t.TempDir(), "damaged.core"))
 			if err := os.WriteFile(d.opts.Core, core, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			d.once("whole")
-			d.mutate(mutations, 0, d.head)
+			d.mutate(mutations, core[:d.head], 0)
 			if name == "ghost-fifo" { // the images that the analysis reads are in it
-				d.mutate(mutations/4, d.head, len(core))
+				d.mutate(mutations/4, core, d.head)
 			}
 			d.truncate(truncations)
-			t.Logf("%d runs, %d refused", d.runs, d.fails)
-			if d.fails == d.runs {
-				t.Error("every run was refused: nothing was tested")
-			}
+			d.report()
 		})
 	}
+}
+
+func (d *damaged) report() {
+	d.t.Logf("%d runs, %d refused", d.runs, d.fails)
+	if d.fails == d.runs {
+		d.t.Error("every run was refused: nothing was tested")
+	}
+}
+
+// TestBadCore does the same to a core of the caller, with its binaries.
+func TestBadCore(t *testing.T) {
+	if *badCore == "" {
+		t.Skip("no -core given")
+	}
+	f, err := os.Open(*badCore)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const most = 64 << 20 // headers and notes of 10,000 threads take less
+	core, err := io.ReadAll(io.LimitReader(f, most))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &damaged{t: t, size: int(st.Size()), head: headEnd(t, core), alone: new(sync.RWMutex)}
+	d.opts = analyze.Options{Core: *badCore, Exe: *badExe, Sysroot: *badRoot, Offline: true}
+	d.once("whole")
+	d.mutate(2000, core[:d.head], 0)
+	d.truncate(200)
+	d.report()
 }
 
 // headEnd is where headers and notes end; of cores that Edit doesn't know (32
@@ -212,28 +278,32 @@ func headEnd(t *testing.T, core []byte) int {
 	return coretest.NewEdit(t, core).HeadEnd()
 }
 
-// mutate damages bytes lo to hi, one place at a time.
-func (d *damaged) mutate(n, lo, hi int) {
-	r := coretest.Rand(*seed<<32 + uint64(len(d.sane)+lo))
+// mutate damages the file's first bytes from lo on, one place at a time.
+func (d *damaged) mutate(n int, sane []byte, lo int) {
+	r := coretest.Rand(*seed<<32 + uint64(d.size+lo))
 	f, err := os.OpenFile(d.opts.Core, os.O_WRONLY, 0)
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	defer f.Close()
-	part := bytes.Clone(d.sane[:hi])
+	part := bytes.Clone(sane)
 	write := func() {
 		if _, err := f.WriteAt(part[lo:], int64(lo)); err != nil {
 			d.t.Fatal(err)
 		}
 	}
 	for i := range n {
-		end := hi
+		end := len(part)
 		if i%2 == 0 && lo == 0 {
 			// The first kilobyte decides more than the rest, and large notes
 			// would leave it alone.
 			end = min(end, 1<<10)
 		}
-		what, undo := coretest.Mutate(r, part, lo, end)
+		damage := coretest.Mutate
+		if i%4 >= 2 {
+			damage = setField
+		}
+		what, undo := damage(r, part, lo, end)
 		write()
 		d.once(what)
 		undo()
@@ -241,11 +311,26 @@ func (d *damaged) mutate(n, lo, hi int) {
 	write()
 }
 
+// setField puts a number that sizes and offsets go wrong with into an aligned
+// field of 2, 4 or 8 bytes between lo and hi.
+func setField(r *rand.Rand, b []byte, lo, hi int) (what string, undo func()) {
+	width := 2 << r.IntN(3)
+	at := max(lo, min(lo+r.IntN(hi-lo), hi-width)&^(width-1))
+	numbers := []uint64{
+		0, 1, 0xffff, 1 << 16, 1<<31 - 1, 1 << 31, 1<<32 - 1, 1 << 32, 1 << 40, 1<<47 - 1,
+		1<<63 - 1, 1 << 63, math.MaxUint64, math.MaxUint64 - 4095, uint64(len(b)), uint64(at), uint64(at) - 1,
+	}
+	v := numbers[r.IntN(len(numbers))]
+	old := bytes.Clone(b[at : at+width])
+	copy(b[at:at+width], binary.LittleEndian.AppendUint64(nil, v))
+	return fmt.Sprintf("%d bytes at %#x set to %#x", width, at, v), func() { copy(b[at:], old) }
+}
+
 func (d *damaged) truncate(n int) {
 	r := coretest.Rand(*seed<<32 + uint64(d.head))
 	sizes := make([]int, n)
 	for i := range sizes {
-		hi := len(d.sane)
+		hi := d.size
 		if i%2 == 0 {
 			hi = d.head
 		}

@@ -202,6 +202,18 @@ func (e *Edit) prstatus(lwp int) []byte {
 	return nil
 }
 
+// Forget turns a thread's PRSTATUS into a note that nobody knows.
+func (e *Edit) Forget(lwp int) {
+	e.t.Helper()
+	for _, n := range e.Notes() {
+		if n.Type == NTPrstatus && int(le.Uint32(e.B[n.Desc+prstatusPID:])) == lwp {
+			le.PutUint32(e.B[n.Header+8:], 0x7fffffff)
+			return
+		}
+	}
+	e.t.Fatalf("no thread %d in the core", lwp)
+}
+
 // SetLWP gives a thread another id in its note.
 func (e *Edit) SetLWP(from, to int) {
 	e.t.Helper()

@@ -140,6 +140,9 @@ func (l *loader) reportExe(m *Module, outcome string) {
 	} else if m.Status == FromCore {
 		instead = "; what the core holds of the executable is used instead"
 	}
+	// Errors of files name them, and so does the list of places.
+	twice := l.opts.Exe + ": "
+	outcome = strings.Replace(outcome, twice+twice, twice, 1)
 	l.warn(WarnMismatch, "the file given by --exe isn't used: %s%s", outcome, instead)
 }
 

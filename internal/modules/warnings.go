@@ -44,7 +44,11 @@ func (l *loader) summarise(mods []*Module) []target.Warning {
 		}
 	}
 	if len(missing) > 0 {
-		add(WarnMissing, "%s not found: %s. Name the tree they lie in with --sysroot", count(missing, "library", "libraries"), strings.Replace(loss, "its functions", "their functions", 1))
+		text, which := loss, "it lies"
+		if len(missing) > 1 {
+			text, which = strings.NewReplacer("its functions", "their functions", "through it", "through them").Replace(loss), "they lie"
+		}
+		add(WarnMissing, "%s not found: %s. Name the tree %s in with --sysroot", count(missing, "library", "libraries"), text, which)
 	}
 	if len(unverified) > 0 {
 		add(WarnUnverified, "%s used without proof that it is what the process had loaded, because the core doesn't hold its build ID: names and stacks are wrong if it isn't", count(unverified, "file", "files"))

@@ -48,11 +48,15 @@ func (p plain) Write(b []byte) (int, error) {
 	var out []byte
 	last := 0
 	for i := 0; i < len(b); {
+		if b[i] < 0x7f { // nearly all
+			i++
+			continue
+		}
 		r, n := rune(b[i]), 1
 		if r >= utf8.RuneSelf {
 			r, n = utf8.DecodeRune(b[i:])
 		}
-		if r < 0x7f || r > 0x7f && untrusted.Safe(string(r)) {
+		if r > 0x7f && untrusted.Safe(string(r)) {
 			i += n
 			continue
 		}
