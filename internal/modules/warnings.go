@@ -18,7 +18,7 @@ const (
 )
 
 // loss is what a module without its file costs, for the end of a warning.
-const loss = "threads, handles, system calls and wait channels are still good, but its functions have no names, and stacks through it rest on frame pointers and the stack scan"
+const loss = "threads, handles, system calls and wait channels are still good, but its functions have no names, and stacks through it are cut short or rest on frame pointers"
 
 // summarise turns the states of modules into warnings: one for the executable,
 // one for each file that is the wrong one, and one for all libraries that
@@ -77,7 +77,7 @@ func (m *Module) mismatchText(instead string) string {
 	if m.Image.Main {
 		return fmt.Sprintf("the executable %q %s: %s. It isn't used: %s. Give the right file by --exe, or its tree by --sysroot", m.Path, verb, m.Reason, loss)
 	}
-	return fmt.Sprintf("the library %q %s: %s. It isn't used: no names in it, and stacks through it rest on frame pointers and the stack scan. Give the tree with the right one by --sysroot", m.Path, verb, m.Reason)
+	return fmt.Sprintf("the library %q %s: %s. It isn't used: no names in it, and stacks through it are cut short or rest on frame pointers. Give the tree with the right one by --sysroot", m.Path, verb, m.Reason)
 }
 
 // maxNamed bounds the files that one warning names.
