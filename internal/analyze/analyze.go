@@ -177,6 +177,9 @@ func (img *image) fill(ctx context.Context, clock *stageClock) error {
 		return err
 	}
 	clock.done("handles")
+	if arch := img.core.Info().Arch; arch != target.AMD64 {
+		img.warn("arch-not-unwound", "stacks of %s aren't unwound: each thread shows the function it is in, and nothing of its callers; threads, mappings, notes and handles are read", arch)
+	}
 	img.unwinder = unwind.New(img.mem, img.mods, unwind.Options{Core: img.core})
 	img.recover = disasm.NewRecoverer(img.mem, img.unwinder.FunctionRange)
 	if err := img.each(ctx, func(t *thread) { t.stack = img.unwinder.Thread(t.note) }); err != nil {

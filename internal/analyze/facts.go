@@ -49,12 +49,12 @@ func (img *image) facts() *diagnose.Input {
 func (img *image) threadFacts(t *thread) diagnose.Thread {
 	k := t.kernel
 	d := diagnose.Thread{
-		LWP: t.note.LWP, Handle: t.lib.Handle, Name: k.Name, State: k.State,
+		LWP: t.note.LWP, Handle: t.lib.Handle, Name: k.Name,
 		SigBlocked: k.SigBlocked, SigPending: k.SigPending,
 		Complete: t.stack.Stop == unwind.StopOutermost,
 	}
 	if !img.movedOn(t) {
-		d.WaitChannel, d.KernelStack = k.WaitChannel, k.KernelStack
+		d.State, d.WaitChannel, d.KernelStack = k.State, k.WaitChannel, k.KernelStack
 	}
 	if !d.Complete {
 		d.StackNote = stackNote(&t.stack)
