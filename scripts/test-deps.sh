@@ -82,7 +82,7 @@ need() {
 
 install_tools() {
   # libc6-dbg: so that gdb and lldb see the same symbols on every machine.
-  need ca-certificates gdb lldb elfutils libc6-dbg binutils gcc libc6-dev musl-tools \
+  need ca-certificates gdb lldb elfutils libc6-dbg binutils gcc g++ dwz libc6-dev musl-tools \
     gzip xz-utils zstd lz4 tmux procps util-linux
 }
 

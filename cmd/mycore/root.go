@@ -39,7 +39,7 @@ Exit codes: 0 analysed (what is missing is a warning), 1 could not analyse,
 	// A Version gives the flag --version; it prints what the command prints.
 	root.Version = version()
 	root.SetVersionTemplate(versionText())
-	root.AddCommand(newAnalyze(stdout, stderr), newHandle(stdout, stderr), newDemo(stdout, stderr), newSchema(stdout), newVersion(stdout))
+	root.AddCommand(newAnalyze(stdout, stderr), newHandle(stdout, stderr), newDemo(stdout, stderr), newLayout(stdout, stderr), newSchema(stdout), newVersion(stdout))
 	strictCompletion(root)
 	return root
 }

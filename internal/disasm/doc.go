@@ -18,6 +18,12 @@
 // assumption beyond the psABI: no exception was caught in the frame through a
 // handler outside the function's own code range.
 //
+// Trace asks the other way round: what does a short function do with what it
+// was given? It keeps paths apart and values as expressions of the arguments
+// (a load of eight bytes at the first argument + 0x1b70), through registers,
+// the stack, null checks, and calls of functions of the same image. Layouts of
+// structures are read from accessors that way.
+//
 // Callee-saved registers, argument registers and the red zone are those of the
 // System V psABI, AMD64 supplement, sections 3.2.1 to 3.2.3.
 package disasm

@@ -21,7 +21,8 @@ var Of = map[string]int{
 	"internal/disasm":   2,
 	"internal/syscalls": 2,
 
-	"internal/unwind": 3,
+	"internal/unwind":    3,
+	"internal/structdef": 3,
 
 	"libthr":            4,
 	"internal/procstat": 4,
