@@ -160,6 +160,10 @@ func (c *core) whereNotInCore(m *Mapping, in uint64) Where {
 		return Truncated
 	case m.Path == "":
 		return NotDumped
+	case m.Writable() && c.freebsd != nil:
+		// FreeBSD dumps every writable mapping that isn't excluded by name
+		// (MAP_NOCORE): what is missing may differ from the file.
+		return NotDumped
 	case m.Writable() && !c.anonDumped:
 		// The kernel dumps a private file mapping that was written to under the
 		// same filter bit as anonymous memory (fs/coredump.c, vma_dump_size: bit

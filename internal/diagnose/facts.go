@@ -131,15 +131,27 @@ const (
 	TrustScan         Trust = "scan"
 )
 
+// RestartFreeBSD and InterruptedFreeBSD are what Syscall.Result holds for a
+// thread of a FreeBSD core whose sleep was broken: ERESTART shows in the program
+// counter, which is back on the instruction that enters the kernel, EINTR in
+// the return register (sys/sys/errno.h; amd64/vm_machdep.c,
+// cpu_set_syscall_retval). A thread still asleep has no result.
+const (
+	RestartFreeBSD     = -1
+	InterruptedFreeBSD = 4
+)
+
 // Linux restart codes that a thread stopped inside a system call shows in its
 // return register (include/linux/errno.h; measured on kernel cores and gcore
-// cores), and EINTR.
+// cores), and EINTR; and FreeBSD's two.
 var restartNames = map[int64]string{
-	-512: "ERESTARTSYS",
-	-513: "ERESTARTNOINTR",
-	-514: "ERESTARTNOHAND",
-	-516: "ERESTART_RESTARTBLOCK",
-	-4:   "EINTR",
+	RestartFreeBSD:     "ERESTART",
+	InterruptedFreeBSD: "EINTR",
+	-512:               "ERESTARTSYS",
+	-513:               "ERESTARTNOINTR",
+	-514:               "ERESTARTNOHAND",
+	-516:               "ERESTART_RESTARTBLOCK",
+	-4:                 "EINTR",
 }
 
 // Linux open flags (asm-generic/fcntl.h; the same on amd64 and arm64).
@@ -166,7 +178,7 @@ func access(flags uint64) string {
 var signalNumbers = map[string]uint{
 	"SIGHUP": 1, "SIGINT": 2, "SIGQUIT": 3, "SIGILL": 4, "SIGTRAP": 5, "SIGABRT": 6, "SIGBUS": 7,
 	"SIGFPE": 8, "SIGKILL": 9, "SIGUSR1": 10, "SIGSEGV": 11, "SIGUSR2": 12, "SIGPIPE": 13,
-	"SIGALRM": 14, "SIGTERM": 15, "SIGCHLD": 17, "SIGCONT": 18, "SIGSTOP": 19, "SIGTSTP": 20,
+	"SIGALRM": 14, "SIGTERM": 15, "SIGTHR": 32, "SIGCHLD": 17, "SIGCONT": 18, "SIGSTOP": 19, "SIGTSTP": 20,
 }
 
 // SignalName names a Linux signal number, "" for one without a name here.

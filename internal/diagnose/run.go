@@ -156,7 +156,7 @@ func kinds(sources []target.Source) int {
 
 // data is what texts about these threads may use.
 func data(in *Input, lwps []int, v *view) textData {
-	d := textData{pid: in.Process.PID, lwps: lwps, arch: in.Arch}
+	d := textData{pid: in.Process.PID, lwps: lwps, arch: in.Arch, os: in.OS}
 	if p := v.path(); p.Known {
 		d.path, d.hasPath = p.V, true
 	}

@@ -17,6 +17,7 @@ type textData struct {
 	pid     int
 	lwps    []int
 	arch    string
+	os      string
 	call    string
 	hasPath bool
 }
@@ -49,6 +50,9 @@ func (d textData) Verb(one, many string) string {
 	}
 	return many
 }
+
+// FreeBSD says whether the process ran there: commands differ.
+func (d textData) FreeBSD() bool { return d.os == "freebsd" }
 
 // HasPath says whether the path is known.
 func (d textData) HasPath() bool { return d.hasPath }
