@@ -392,6 +392,58 @@ func TestZeroStacks(t *testing.T) {
 	if s := open(t, c).ZeroStacks(); s.Lost || s.Zero != 1 {
 		t.Errorf("one zero stack: %+v", s)
 	}
+	if hasCode(p, elfcore.WarnNoStackMemory) {
+		t.Errorf("zeros aren't missing: %v", p.Warnings())
+	}
+}
+
+// TestNoStackMemory: a core that was written without the stacks says so; one
+// that was cut off has another warning.
+func TestNoStackMemory(t *testing.T) {
+	t.Parallel()
+	c := coretest.Sample(8)
+	if p := open(t, c); hasCode(p, elfcore.WarnNoStackMemory) {
+		t.Errorf("a good core: %v", p.Warnings())
+	}
+	whole := c.Bytes()
+	for i := range c.Segments {
+		if s := &c.Segments[i]; s.Addr >= coretest.SampleStack && s.Addr < coretest.SampleVDSO {
+			s.Size, s.Data = max(s.Size, s.Files, uint64(len(s.Data))), nil
+		}
+	}
+	p := open(t, c)
+	if s := p.ZeroStacks(); s.Absent != 8 || s.NotDumped != 8 || s.Lost {
+		t.Errorf("%+v", s)
+	}
+	if !hasCode(p, elfcore.WarnNoStackMemory) || !strings.Contains(p.Warnings()[0].Text, "8 of 8 threads") {
+		t.Errorf("%v", p.Warnings())
+	}
+	p = openBytes(t, whole[:len(whole)/2])
+	if s := p.ZeroStacks(); s.Absent == 0 || s.NotDumped != 0 || hasCode(p, elfcore.WarnNoStackMemory) {
+		t.Errorf("a cut core: %+v, %v", s, p.Warnings())
+	}
+}
+
+// TestKernelObject: a mapping of a kernel object without a file is no library,
+// even where nothing is known of its permissions and header.
+func TestKernelObject(t *testing.T) {
+	t.Parallel()
+	c := coretest.Sample(1)
+	const at = 0x7fff00000000
+	for _, path := range []string{"anon_inode:[io_uring]", "/lib/real.so"} {
+		n := uint64(len(c.Files)) * 0x100000
+		for i := range uint64(2) {
+			a := at + n + i*0x1000
+			c.Files = append(c.Files, coretest.File{Start: a, End: a + 0x1000, Off: i * 0x1000, Path: path})
+		}
+	}
+	var got []string
+	for _, im := range open(t, c).Images() {
+		got = append(got, im.Path)
+	}
+	if list := strings.Join(got, " "); strings.Contains(list, "io_uring") || !strings.Contains(list, "/lib/real.so") {
+		t.Errorf("images %s", list)
+	}
 }
 
 func TestNotACore(t *testing.T) {

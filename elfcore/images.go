@@ -149,6 +149,15 @@ func (p *Process) hasELFMagic(a target.Addr) (is, known bool) {
 	return string(b[:]) == "\x7fELF", true
 }
 
+// zeroHeader tells whether zeros stand where a file's header belongs: some
+// writers leave zeros for a page that they couldn't read, so it says no more
+// than a page that is missing.
+func (p *Process) zeroHeader(a target.Addr) bool {
+	var b [64]byte // size of an ELF header
+	_, err := p.ReadMemory(a, b[:])
+	return err == nil && b == [64]byte{}
+}
+
 // isBase tells whether an image begins at a: its ELF header stands there, and
 // the mapping has the permissions of the segment with that header. The second
 // matters for small libraries, whose read-only data (RELRO) is mapped from the
@@ -261,7 +270,7 @@ func (p *Process) continues(c *candidate, m *Mapping, last string) bool {
 // header, where it can be read, is ELF. Where gdb left out the text, nobody
 // knows the permissions; then the name or several mappings have to do.
 func (p *Process) isImage(c *candidate) bool {
-	if is, known := p.hasELFMagic(c.Base); known {
+	if is, known := p.hasELFMagic(c.Base); known && !(c.pieces >= 2 && p.zeroHeader(c.Base)) {
 		return is && (c.exec || c.noPerm)
 	}
 	if c.exec {
@@ -273,7 +282,9 @@ func (p *Process) isImage(c *candidate) bool {
 	if v, ok := p.Auxv(atPhdr); ok && target.Addr(v) >= c.Base && target.Addr(v) < c.End {
 		return true
 	}
-	return c.pieces >= 2 || strings.Contains(c.Path, ".so")
+	// Kernel objects without a file, such as "anon_inode:[io_uring]", have names
+	// that aren't paths (fs/anon_inodes.c).
+	return strings.HasPrefix(c.Path, "/") && (c.pieces >= 2 || strings.Contains(c.Path, ".so"))
 }
 
 // maxHeaderScan bounds the mappings that imagesFromHeaders looks into.

@@ -362,8 +362,9 @@ func parseFileNote(b []byte, w int) ([]fileEntry, error) {
 	}
 	count, page := word(b, w), word(b[w:], w)
 	tab := b[2*w:]
-	// Each entry takes three words and at least the NUL of an empty path.
-	if room := uint64(len(tab)) / uint64(3*w+1); count > room {
+	// Paths may be cut: what has one is good. But the words of all entries
+	// stand in front of them.
+	if room := uint64(len(tab)) / uint64(3*w); count > room {
 		return nil, fmt.Errorf("it claims %d entries, there is room for %d", count, room)
 	}
 	if page == 0 || page > 1<<30 || page&(page-1) != 0 {

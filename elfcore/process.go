@@ -184,8 +184,11 @@ func (p *Process) Truncated() (missingBytes, totalBytes int64) { return p.missin
 // The slice is a copy.
 func (p *Process) Warnings() []target.Warning {
 	out := append([]target.Warning(nil), p.warnings...)
-	if s := p.ZeroStacks(); s.Lost {
+	switch s := p.ZeroStacks(); {
+	case s.Lost:
 		out = append(out, s.warning(p.info.Writer))
+	case s.noMemory():
+		out = append(out, s.noMemoryWarning())
 	}
 	return out
 }

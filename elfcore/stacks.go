@@ -11,7 +11,10 @@ type StackCheck struct {
 	Checked int // threads whose stack memory at the stack pointer is in the core
 	Zero    int // those of them where it is all zeros
 	Absent  int // threads whose stack pointer leads to memory that the core lacks
-	Threads int // threads that were looked at
+	// NotDumped are those of them whose stack is mapped and was left out of
+	// the core: the rest are cut off or have no good stack pointer.
+	NotDumped int
+	Threads   int // threads that were looked at
 	// Lost says that this is no accident: the stacks weren't saved, and
 	// unwinding what stands there gives nonsense.
 	Lost bool
@@ -46,6 +49,9 @@ func (p *Process) checkStacks() StackCheck {
 		switch {
 		case !ok:
 			s.Absent++
+			if p.stackNotDumped(p.threads[i]) {
+				s.NotDumped++
+			}
 		case zero:
 			s.Zero++
 			s.Checked++
@@ -72,6 +78,25 @@ func (p *Process) stackZero(t *Thread) (zero, ok bool) {
 		}
 	}
 	return true, n >= 8
+}
+
+func (p *Process) stackNotDumped(t *Thread) bool {
+	sp, known := t.Regs.SP()
+	if !known {
+		return false
+	}
+	where, _ := p.What(sp)
+	return where == NotDumped
+}
+
+// noMemory says that the core was written without the stacks: those of a
+// quarter of the threads aren't missing by chance.
+func (s StackCheck) noMemory() bool { return s.NotDumped > 0 && 4*s.NotDumped >= s.Threads }
+
+func (s StackCheck) noMemoryWarning() target.Warning {
+	return target.Warning{Code: WarnNoStackMemory, Text: fmt.Sprintf(
+		"the stacks of %d of %d threads were left out of this core (coredump_filter without bit 0, or a tool's option). Registers are still good: the function at the top of each stack, the system call and the thread pointer; callers, the texts that arguments point to, and the proof of thread handles are lost. For the next core write 0x33 to /proc/PID/coredump_filter of the running process",
+		s.NotDumped, s.Threads)}
 }
 
 // StackLost reports whether this thread's stack is one of those that

@@ -17,6 +17,7 @@ type candidate struct {
 	layout Layout
 	size   uint64 // distance from thread pointer down to the structure, 0 where it starts there
 	self   []uint64
+	reader *structReader // of judge, with what it read
 	verdict
 }
 
@@ -135,6 +136,7 @@ func (l *Library) holders(c *candidate, kernelTID map[int]int) (out []holder, ze
 	at := make(map[target.Addr]int, len(l.threads))
 	out = make([]holder, 0, len(l.threads))
 	rd := newStructReader(l.mem, c)
+	c.reader = rd
 	for i := range l.threads {
 		t := &l.threads[i]
 		h, ok := c.handle(t.ThreadPointer)
@@ -278,9 +280,9 @@ func (l *Library) unexplained(cands []candidate, named map[Kind]string, tie bool
 	}
 }
 
-// fill reads every thread's structure by the chosen layout.
+// fill takes every thread's structure by the chosen layout.
 func (l *Library) fill(c *candidate, kernelTID map[int]int) {
-	rd := newStructReader(l.mem, c)
+	rd := c.reader
 	var wrong, unreadable, zero []int
 	for i := range l.threads {
 		t := &l.threads[i]

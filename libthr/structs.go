@@ -7,11 +7,13 @@ import (
 )
 
 // structReader reads the members of struct pthread that a candidate names,
-// with one read per thread where memory allows it. Not for concurrent use.
+// with one read per thread where memory allows it, and keeps them: a candidate
+// is judged first and used later. Not for concurrent use.
 type structReader struct {
 	mem  target.Memory
 	c    *candidate
 	span []byte
+	seen map[target.Addr]structData
 }
 
 // structData is what one structure holds.
@@ -34,10 +36,20 @@ func newStructReader(mem target.Memory, c *candidate) *structReader {
 	if f := c.layout.StartRoutine; f.Known {
 		end = max(end, f.Offset+f.Size)
 	}
-	return &structReader{mem: mem, c: c, span: make([]byte, end)}
+	return &structReader{mem: mem, c: c, span: make([]byte, end), seen: map[target.Addr]structData{}}
 }
 
+// read gives the members of the structure at h.
 func (r *structReader) read(h target.Addr) structData {
+	d, ok := r.seen[h]
+	if !ok {
+		d = r.fetch(h)
+		r.seen[h] = d
+	}
+	return d
+}
+
+func (r *structReader) fetch(h target.Addr) structData {
 	// A read that ends early still gives the bytes before the hole.
 	n, err := r.mem.ReadMemory(h, r.span)
 	d := structData{whole: true, zero: true}

@@ -154,11 +154,14 @@ suite_root() {
     -o "Dir::Cache=$state/cache" -o "Dir::Etc::sourcelist=$state/etc/sources.list"
     -o Dir::Etc::sourceparts=/dev/null -o APT::Install-Recommends=0
     # No index but that of the packages, and the debs stay for the next time.
-    -o Acquire::Languages=none -o APT::Keep-Downloaded-Packages=1)
+    -o Acquire::Languages=none -o APT::Keep-Downloaded-Packages=1
+    # A mirror that stands still is as good for tests: its index is signed all
+    # the same, and what it leads to only ever listens on loopback.
+    -o Acquire::Check-Valid-Until=false)
   "${apt[@]}" update
   "${apt[@]}" -y --download-only install "$package" >/dev/null
 
-  rm -rf "$root.ready" "$root.new"
+  rm -rf --one-file-system "$root.ready" "$root.new"
   mkdir -p "$root.new"
   if [ "$suite" != bullseye ]; then # merged /usr since bookworm
     for d in lib lib64 bin sbin; do
@@ -184,7 +187,7 @@ suite_root() {
   grep -E '^(root|mysql):' /etc/passwd >"$root.new/etc/passwd"
   grep -E '^(root|mysql):' /etc/group >"$root.new/etc/group"
   chroot "$root.new" "/$binary" --version >"$root.new.version" || die "$binary of $suite doesn't start"
-  rm -rf "$root"
+  rm -rf --one-file-system "$root"
   mv "$root.new" "$root"
   mv "$root.new.version" "$root.ready"
 }

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strconv"
@@ -49,19 +51,23 @@ func (in *inputs) options(core string, progress io.Writer) (analyze.Options, err
 		Core: core, Exe: in.exe, Sysroot: in.sysroot, DebugDirs: in.debugDirs, Proc: in.proc,
 		Tool: incident.Tool{Name: "mycore", Version: version()},
 	}
-	for _, dir := range append([]string{in.sysroot, in.proc}, in.debugDirs...) {
-		if dir == "" {
+	dirs := []struct{ flag, path string }{{"--sysroot", in.sysroot}, {"--proc", in.proc}}
+	for _, d := range in.debugDirs {
+		dirs = append(dirs, struct{ flag, path string }{"--debug-dir", d})
+	}
+	for _, d := range dirs {
+		if d.path == "" {
 			continue
 		}
-		if st, err := os.Stat(dir); err != nil {
-			return opts, usageError{err}
+		if st, err := os.Stat(d.path); err != nil {
+			return opts, flagError(d.flag, d.path, err)
 		} else if !st.IsDir() {
-			return opts, usageError{fmt.Errorf("%s: not a directory", dir)}
+			return opts, usageError{fmt.Errorf("%s %s: not a directory", d.flag, d.path)}
 		}
 	}
 	if in.exe != "" {
 		if _, err := os.Stat(in.exe); err != nil {
-			return opts, usageError{err}
+			return opts, flagError("--exe", in.exe, err)
 		}
 	}
 	if in.maxUnpack != "" {
@@ -75,6 +81,15 @@ func (in *inputs) options(core string, progress io.Writer) (analyze.Options, err
 		opts.Progress = newProgress(progress).update
 	}
 	return opts, nil
+}
+
+// flagError says which flag's path can't be used.
+func flagError(flag, path string, err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err
+	}
+	return usageError{fmt.Errorf("%s %s: %w", flag, path, err)}
 }
 
 // parseSize reads a size in bytes with an optional suffix K, M, G or T (powers
@@ -133,7 +148,7 @@ func (in *inputs) run(ctx context.Context, core string, stderr io.Writer) (*anal
 	}
 	res, err := analyze.Run(ctx, opts)
 	if err != nil {
-		return nil, err
+		return nil, withHint(core, err)
 	}
 	in.printWarnings(stderr, res.Incident)
 	if in.timings {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -33,13 +32,9 @@ no binary are needed: the analysis is the same as that of any other core.`,
 				return err
 			}
 			defer os.RemoveAll(dir)
-			empty := filepath.Join(dir, "no-files")
-			if err := os.Mkdir(empty, 0o700); err != nil {
-				return fmt.Errorf("unpacking the demo: %w", err)
-			}
 			res, err := analyze.Run(cmd.Context(), analyze.Options{
 				Core: filepath.Join(dir, demo.Core), Proc: filepath.Join(dir, demo.Proc),
-				Sysroot: empty, NoSystemDirs: true, Offline: true,
+				CoreOnly: true, Offline: true,
 				Tool: incident.Tool{Name: "mycore", Version: version()},
 			})
 			if err != nil {

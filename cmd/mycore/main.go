@@ -35,6 +35,7 @@ type findingError struct{}
 func (findingError) Error() string { return "a finding reached the severity of --fail-on" }
 
 func main() {
+	delayCollection()
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 

@@ -36,8 +36,33 @@ Exit codes: 0 analysed (what is missing is a warning), 1 could not analyse,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see: %s --help)", err, cmd.CommandPath())}
 	})
+	// A Version gives the flag --version; it prints what the command prints.
+	root.Version = version()
+	root.SetVersionTemplate(versionText())
 	root.AddCommand(newAnalyze(stdout, stderr), newHandle(stdout, stderr), newDemo(stdout, stderr), newSchema(stdout), newVersion(stdout))
+	strictCompletion(root)
 	return root
+}
+
+// strictCompletion makes cobra's completion command refuse what it doesn't
+// know: by itself it prints its help and succeeds.
+func strictCompletion(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			c.Args = usageArgs(cobra.NoArgs)
+			c.RunE = func(cmd *cobra.Command, _ []string) error {
+				return usageError{fmt.Errorf("which shell? (see: %s --help)", cmd.CommandPath())}
+			}
+			for _, shell := range c.Commands() {
+				shell.Args = usageArgs(cobra.NoArgs)
+			}
+		}
+	}
+}
+
+func versionText() string {
+	return fmt.Sprintf("mycore %s (%s %s/%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
 // usageArgs turns an argument check's error into a usage error that names the
@@ -58,7 +83,7 @@ func newVersion(stdout io.Writer) *cobra.Command {
 		Example: "  mycore version",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintf(stdout, "mycore %s (%s %s/%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := io.WriteString(stdout, versionText())
 			return err
 		},
 	}

@@ -12,8 +12,10 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"mycore/elfcore"
 	"mycore/internal/diagnose"
@@ -42,6 +44,8 @@ type Options struct {
 	// paths that threads are opening, or at the process. For tests and for
 	// incidents from elsewhere.
 	Offline bool
+	// CoreOnly takes binaries from nowhere but the core.
+	CoreOnly bool
 	// NoSystemDirs leaves this machine's debug directories out.
 	NoSystemDirs bool
 
@@ -86,6 +90,8 @@ type image struct {
 	threads  []*thread // by LWP
 	byLWP    map[int]*thread
 	warnings []target.Warning
+	names    nameCache
+	started  ahead
 }
 
 // thread joins the views of one thread.
@@ -147,12 +153,15 @@ func open(ctx context.Context, opts Options, clock *stageClock) (*image, error) 
 	if opts.Trace != nil {
 		core = core.WithTrace(opts.Trace)
 	}
+	img := &image{opts: opts, byLWP: map[int]*thread{}}
+	img.started.do(loadRules, func() { core.ZeroStacks() })
 	mods := modules.Load(core, modules.Options{
 		Exe: opts.Exe, Sysroot: opts.Sysroot, DebugDirs: opts.DebugDirs,
-		CoreDir: filepath.Dir(opts.Core), NoSystemDirs: opts.NoSystemDirs,
+		CoreDir: filepath.Dir(opts.Core), NoSystemDirs: opts.NoSystemDirs, CoreOnly: opts.CoreOnly,
 	})
 	clock.done("binaries")
-	img := &image{opts: opts, core: core.WithBacking(mods.Backing()), mods: mods, byLWP: map[int]*thread{}}
+	img.core, img.mods = core.WithBacking(mods.Backing()), mods
+	img.started.do(img.indexMain)
 	img.mem = &memory{core: img.core, mods: mods}
 	img.argMem = withoutLostStacks(img.mem, core)
 	img.warnings = append(img.warnings, core.Warnings()...)
@@ -163,10 +172,14 @@ func open(ctx context.Context, opts Options, clock *stageClock) (*image, error) 
 
 // fill does the work that needs memory: handles, stacks, calls.
 func (img *image) fill(ctx context.Context, clock *stageClock) error {
+	defer img.started.wait()
 	if err := img.findHandles(); err != nil {
 		return err
 	}
 	clock.done("handles")
+	if arch := img.core.Info().Arch; arch != target.AMD64 {
+		img.warn("arch-not-unwound", "stacks of %s aren't unwound: each thread shows the function it is in, and nothing of its callers; threads, mappings, notes and handles are read", arch)
+	}
 	img.unwinder = unwind.New(img.mem, img.mods, unwind.Options{Core: img.core})
 	img.recover = disasm.NewRecoverer(img.mem, img.unwinder.FunctionRange)
 	if err := img.each(ctx, func(t *thread) { t.stack = img.unwinder.Thread(t.note) }); err != nil {
@@ -189,25 +202,51 @@ func (img *image) each(ctx context.Context, f func(*thread)) error {
 	}
 	next := make(chan *thread)
 	var wg sync.WaitGroup
+	var failed atomic.Pointer[workerPanic]
 	for range min(workers, len(img.threads)) {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
 			for t := range next {
-				f(t)
+				if p := guarded(f, t); p != nil {
+					failed.CompareAndSwap(nil, p)
+				}
 			}
 		}()
 	}
 	var err error
 	for _, t := range img.threads {
-		if err = ctx.Err(); err != nil {
+		if err = ctx.Err(); err != nil || failed.Load() != nil {
 			break
 		}
 		next <- t
 	}
 	close(next)
 	wg.Wait()
+	if p := failed.Load(); p != nil {
+		panic(p)
+	}
 	return err
+}
+
+// workerPanic carries a panic out of a worker, with the stack that it had
+// there: unrecovered in the worker it would end the program past the handler
+// in main.
+type workerPanic struct {
+	value any
+	stack []byte
+}
+
+func (p *workerPanic) String() string { return fmt.Sprintf("%v\n%s", p.value, p.stack) }
+
+func guarded(f func(*thread), t *thread) (p *workerPanic) {
+	defer func() {
+		if r := recover(); r != nil {
+			p = &workerPanic{r, debug.Stack()}
+		}
+	}()
+	f(t)
+	return nil
 }
 
 // joinKernel makes the kernel's view out of the core's notes and a saved

@@ -4,10 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"strings"
 
 	"mycore/internal/disasm"
 	"mycore/internal/kernelview"
-	"mycore/internal/symtab"
 	"mycore/internal/syscalls"
 	"mycore/internal/target"
 )
@@ -136,7 +136,7 @@ func (img *image) restarted(t *thread, nr int64) (number int64, how string) {
 	switch {
 	case err == nil:
 		name, _ := syscalls.Name(img.core.Info().OS, img.core.Info().Arch, got.Value)
-		return got.Value, fmt.Sprintf("continued as restart_syscall (%d) after a stop; %s by %s", nr, name, got.How)
+		return got.Value, fmt.Sprintf("continued as restart_syscall (%d) after a stop; %s by %s", nr, name, assuming(got.How, got.Assumed))
 	case errors.Is(err, disasm.ErrAmbiguous):
 		return nr, "continued after a stop; the code allows several calls"
 	}
@@ -147,6 +147,14 @@ func (img *image) restarted(t *thread, nr int64) (number int64, how string) {
 // made: the calls differ, or the thread's registers show that it is in none.
 func (img *image) movedOn(t *thread) bool {
 	return img.hasProc && (t.over || t.moved)
+}
+
+// assuming adds what a recovery from code could not check.
+func assuming(how string, assumed []string) string {
+	if len(assumed) == 0 {
+		return how
+	}
+	return how + "; not checked: " + strings.Join(assumed, ", ")
 }
 
 // callFromProc takes the call from the saved /proc text, where the thread
@@ -208,9 +216,13 @@ func (img *image) findPath(t *thread) {
 		img.openHow(c)
 	}
 	recovered := img.recoverPaths(t)
-	if !c.path.Known && recovered.text != "" {
+	switch {
+	case recovered.text == "":
+	case !c.path.Known:
 		c.path = target.Known(recovered.text, target.SourceMemory)
 		c.pathHow = recovered.how
+	case c.path.V == recovered.text:
+		c.pathHow = "argument of the call; the frames agree: " + recovered.how
 	}
 	if c.path.Known && !path.IsAbs(c.path.V) {
 		img.relativeTo(c)
@@ -242,7 +254,7 @@ func (img *image) recoverPaths(t *thread) argument {
 	frames := img.frames(t)
 	for k := range t.stack.Frames {
 		f := &t.stack.Frames[k]
-		index, ok := pathFrames[symtab.Normalise(f.Function)]
+		index, ok := pathFrames[img.names.of(f.Function).norm]
 		if !ok || k >= len(frames) {
 			continue
 		}
@@ -250,7 +262,7 @@ func (img *image) recoverPaths(t *thread) argument {
 		if err != nil || got.Bits != 64 {
 			continue
 		}
-		a := argument{index: index, value: got.Value, how: got.How}
+		a := argument{index: index, value: got.Value, how: assuming(got.How, got.Assumed)}
 		if s, err := target.CString(img.argMem, target.Addr(got.Value), maxPath); err == nil {
 			a.text = s
 		}
@@ -273,7 +285,7 @@ func (img *image) frames(t *thread) []disasm.Frame {
 	for k := range t.stack.Frames {
 		f := &t.stack.Frames[k]
 		regs := f.Regs.Expand(arch)
-		d := disasm.Frame{PC: uint64(f.PC), Regs: &regs, Name: symtab.Demangle(f.Function)}
+		d := disasm.Frame{PC: uint64(f.PC), Regs: &regs, Name: img.names.of(f.Function).shown}
 		if entry, ok := f.Entry(); ok {
 			d.Start = uint64(entry)
 		}

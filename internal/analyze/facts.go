@@ -5,7 +5,6 @@ import (
 
 	"mycore/elfcore"
 	"mycore/internal/diagnose"
-	"mycore/internal/symtab"
 	"mycore/internal/target"
 	"mycore/internal/unwind"
 )
@@ -40,30 +39,29 @@ func (img *image) facts() *diagnose.Input {
 		in.Process.ServerModule = m.Name()
 	}
 	in.Threads = make([]diagnose.Thread, len(img.threads))
-	names := map[string]string{}
 	for i, t := range img.threads {
-		in.Threads[i] = img.threadFacts(t, names)
+		in.Threads[i] = img.threadFacts(t)
 	}
 	return in
 }
 
-// threadFacts collects one thread; norms caches normalised names.
-func (img *image) threadFacts(t *thread, norms map[string]string) diagnose.Thread {
+// threadFacts collects one thread.
+func (img *image) threadFacts(t *thread) diagnose.Thread {
 	k := t.kernel
 	d := diagnose.Thread{
-		LWP: t.note.LWP, Handle: t.lib.Handle, Name: k.Name, State: k.State,
+		LWP: t.note.LWP, Handle: t.lib.Handle, Name: k.Name,
 		SigBlocked: k.SigBlocked, SigPending: k.SigPending,
 		Complete: t.stack.Stop == unwind.StopOutermost,
 	}
 	if !img.movedOn(t) {
-		d.WaitChannel, d.KernelStack = k.WaitChannel, k.KernelStack
+		d.State, d.WaitChannel, d.KernelStack = k.State, k.WaitChannel, k.KernelStack
 	}
 	if !d.Complete {
 		d.StackNote = stackNote(&t.stack)
 	}
 	if t.lib.StartRoutine.Known {
 		if name := img.functionAt(t.lib.StartRoutine.V); name != "" {
-			d.StartRoutine = target.Known(symtab.Normalise(name), t.lib.StartRoutine.Source)
+			d.StartRoutine = target.Known(img.names.of(name).norm, t.lib.StartRoutine.Source)
 		}
 	}
 	if c := t.call; c != nil {
@@ -75,13 +73,9 @@ func (img *image) threadFacts(t *thread, norms map[string]string) diagnose.Threa
 	d.Frames = make([]diagnose.Frame, len(t.stack.Frames))
 	for i := range t.stack.Frames {
 		f := &t.stack.Frames[i]
-		norm, ok := norms[f.Function]
-		if !ok {
-			norm = symtab.Normalise(f.Function)
-			norms[f.Function] = norm
-		}
+		name := img.names.of(f.Function)
 		d.Frames[i] = diagnose.Frame{
-			PC: f.PC, Function: symtab.Demangle(f.Function), Norm: norm,
+			PC: f.PC, Function: name.shown, Norm: name.norm,
 			Offset: f.Offset, Trust: diagnose.Trust(f.Trust), Signal: f.SignalFrame,
 		}
 		if f.Module != nil {

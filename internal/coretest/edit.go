@@ -202,6 +202,18 @@ func (e *Edit) prstatus(lwp int) []byte {
 	return nil
 }
 
+// Forget turns a thread's PRSTATUS into a note that nobody knows.
+func (e *Edit) Forget(lwp int) {
+	e.t.Helper()
+	for _, n := range e.Notes() {
+		if n.Type == NTPrstatus && int(le.Uint32(e.B[n.Desc+prstatusPID:])) == lwp {
+			le.PutUint32(e.B[n.Header+8:], 0x7fffffff)
+			return
+		}
+	}
+	e.t.Fatalf("no thread %d in the core", lwp)
+}
+
 // SetLWP gives a thread another id in its note.
 func (e *Edit) SetLWP(from, to int) {
 	e.t.Helper()
@@ -218,4 +230,76 @@ func (e *Edit) Reg(lwp, reg int) uint64 {
 func (e *Edit) SetReg(lwp, reg int, v uint64) {
 	e.t.Helper()
 	binary.LittleEndian.PutUint64(e.prstatus(lwp)[prstatusRegs+8*reg:], v)
+}
+
+// Files returns the entries of NT_FILE (fs/binfmt_elf.c, fill_files_note).
+func (e *Edit) Files() []File {
+	e.t.Helper()
+	n := e.Note(NTFile)
+	b := e.B[n.Desc : n.Desc+n.Size]
+	count, page := int(le.Uint64(b)), le.Uint64(b[8:])
+	names := bytes.Split(b[16+24*count:], []byte{0})
+	out := make([]File, count)
+	for i := range out {
+		w := b[16+24*i:]
+		out[i] = File{le.Uint64(w), le.Uint64(w[8:]), le.Uint64(w[16:]) * page, string(names[i])}
+	}
+	return out
+}
+
+// SetFiles replaces the list of mapped files.
+func (e *Edit) SetFiles(files []File) {
+	e.t.Helper()
+	desc := le.AppendUint64(nil, uint64(len(files)))
+	desc = le.AppendUint64(desc, 1)
+	for _, f := range files {
+		desc = le.AppendUint64(desc, f.Start)
+		desc = le.AppendUint64(desc, f.End)
+		desc = le.AppendUint64(desc, f.Off)
+	}
+	for _, f := range files {
+		desc = append(append(desc, f.Path...), 0)
+	}
+	e.ReplaceNote(NTFile, desc)
+}
+
+// ReplaceNote gives the first note of owner CORE and a type other content. The
+// notes move to the end of the file.
+func (e *Edit) ReplaceNote(typ uint32, desc []byte) {
+	e.t.Helper()
+	n := e.Note(typ)
+	done := false
+	e.phdrs(func(l Load) {
+		if l.typ != 4 || n.Header < int(l.Off) || n.Header >= int(l.Off+l.Filesz) {
+			return
+		}
+		done = true
+		notes := bytes.Clone(e.B[l.Off:n.Desc])
+		le.PutUint32(notes[n.Header-int(l.Off)+4:], uint32(len(desc)))
+		notes = append(notes, desc...)
+		notes = append(notes, make([]byte, -len(desc)&3)...)
+		notes = append(notes, e.B[n.Desc+(n.Size+3)&^3:l.Off+l.Filesz]...)
+		e.B = append(e.B, make([]byte, -len(e.B)&(pageSize-1))...)
+		le.PutUint64(e.B[l.Header+8:], uint64(len(e.B)))
+		le.PutUint64(e.B[l.Header+32:], uint64(len(notes)))
+		e.B = append(e.B, notes...)
+	})
+	if !done {
+		e.t.Fatalf("note %#x lies in no segment", typ)
+	}
+}
+
+// BuildID returns the bytes of the build ID in the image that starts at addr,
+// where they may be altered; nil when its note isn't in the core.
+func (e *Edit) BuildID(addr uint64) []byte {
+	b := e.At(addr)
+	if len(b) > pageSize {
+		b = b[:pageSize]
+	}
+	// namesz 4, descsz 20, NT_GNU_BUILD_ID, "GNU" (gABI, chapter 5; SHA-1 ids)
+	i := bytes.Index(b, []byte("\x04\x00\x00\x00\x14\x00\x00\x00\x03\x00\x00\x00GNU\x00"))
+	if i < 0 || i+36 > len(b) {
+		return nil
+	}
+	return b[i+16 : i+36]
 }

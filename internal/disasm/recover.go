@@ -168,6 +168,9 @@ func (r *Recoverer) kept(frames []Frame, k, arg int) (Recovered, error) {
 	if err != nil {
 		return Recovered{}, err
 	}
+	if !r.entered(frames, k) {
+		assumed = append(assumed, fmt.Sprintf("%s was entered at its first instruction (its caller's call doesn't show it: indirect, a tail call, or a split function)", f.name()))
+	}
 	how := fmt.Sprintf("%s (frame %d): %s", f.name(), k, a.describe(l, arg, f.name()))
 	return Recovered{Value: v, Bits: l.Bits, How: how, Assumed: assumed}, nil
 }
@@ -206,6 +209,39 @@ func (l Location) address(cfa uint64) uint64 {
 		cfa = (cfa + uint64(l.Align.From)) & l.Align.Mask
 	}
 	return cfa + uint64(l.Off)
+}
+
+// entered reports whether the call in the next frame goes to the first
+// instruction of frame k's function. A rarely run part that the compiler split
+// off has code bounds of its own, and would otherwise be taken for a function
+// that got its arguments there.
+func (r *Recoverer) entered(frames []Frame, k int) bool {
+	if k+1 >= len(frames) || !frames[k+1].Suspended || frames[k+1].PC < MaxCall {
+		return false
+	}
+	var code [MaxCall]byte
+	ret := frames[k+1].PC
+	if n, _ := r.mem.ReadMemory(target.Addr(ret-MaxCall), code[:]); n < MaxCall {
+		return false
+	}
+	start := frames[k].Start
+	c, ok := FollowsCall(code[:])
+	switch {
+	case !ok:
+		return false
+	case c.Direct:
+		to := ret + uint64(int64(c.Displacement))
+		if to == start {
+			return true
+		}
+		to, err := r.linkage(to)
+		return err == nil && to == start
+	case code[MaxCall-6] == 0xff && code[MaxCall-5] == 0x15: // call *slot(%rip)
+		slot := ret + uint64(int64(int32(binary.LittleEndian.Uint32(code[MaxCall-4:]))))
+		to, err := target.Uint64(r.mem, target.Addr(slot))
+		return err == nil && to == start
+	}
+	return false
 }
 
 // read evaluates equivalent locations in frame k; all that can be read must

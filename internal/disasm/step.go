@@ -126,7 +126,7 @@ func add(x, y value) value {
 		return constant(x.n + y.n)
 	case x.kind == vStack && y.kind == vConst && y.n > -maxOffset && y.n < maxOffset:
 		return stackAt(x.base, x.n+y.n)
-	case x.kind == vTable && x.reg == 4 && y.kind == vConst && x.n == y.n:
+	case x.kind == vTable && x.reg == 4 && !x.low32 && y.kind == vConst && x.n == y.n:
 		return value{kind: vTarget, n: x.n}
 	case x.stackish() || y.stackish():
 		return value{kind: vFrame}
@@ -166,20 +166,26 @@ func (s *state) free(base uint8, off, size int64) bool {
 }
 
 // tableAt recognises the load of a jump table's entry: a constant address plus
-// an unknown index times the entry's size.
+// an unknown index times the entry's size. Code that isn't optimised multiplies
+// the index before.
 func (s *state) tableAt(o operand) (value, bool) {
 	m := o.mem
-	if m.segment || m.index < 0 || int(m.scale) != int(o.size) || m.scale != 4 && m.scale != 8 {
+	if m.segment || m.index < 0 || o.size != 4 && o.size != 8 {
 		return value{}, false
 	}
-	base := constant(0)
+	base, index := constant(0), s.reg[m.index]
 	if m.base >= 0 {
 		base = s.reg[m.base]
 	}
-	if base.kind != vConst {
+	if m.scale == 1 && base.kind != vConst {
+		base, index = index, base
+	} else if m.scale != o.size {
 		return value{}, false
 	}
-	return value{kind: vTable, reg: int8(m.scale), n: base.n + m.disp}, true
+	if base.kind != vConst || index.kind == vConst {
+		return value{}, false
+	}
+	return value{kind: vTable, reg: int8(o.size), n: base.n + m.disp}, true
 }
 
 // The names that one instruction can give to unknowns: what it loaded or
@@ -320,7 +326,8 @@ func (a *Analysis) stepMov(s *state, in *instr) {
 func (a *Analysis) stepExt(s *state, in *instr) {
 	v := a.value(s, in.src, in)
 	switch {
-	case v.kind == vTable: // the signed offset of a jump table
+	case v.kind == vTable: // the offset in a jump table, which is signed
+		v.low32 = !in.signed
 	case v.kind == vConst && in.src.size == 4 && in.signed:
 		v.n = int64(int32(v.n))
 	case v.kind == vConst && in.src.size == 4:

@@ -74,7 +74,7 @@ func low32Of(v value) value {
 	case vConst:
 		v.n = int64(uint32(v.n))
 		return v
-	case vEntry, vSlotIn, vOpaque:
+	case vEntry, vSlotIn, vOpaque, vTable:
 		v.low32 = true
 		return v
 	case vStack, vFrame:

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math/bits"
-	"sync/atomic"
+	"sync"
 )
 
 const (
@@ -22,20 +22,24 @@ const (
 	DefaultCacheBytes = 1 << 20
 )
 
-// page is immutable once it is in the cache.
+// page is a piece of the file; without data it is a free place.
 type page struct {
 	no   int64
 	data []byte // pageBytes, fewer at the end of the file
 }
 
+// cacheSet is a few pages behind one lock. Copying out of a page takes less
+// time than anybody would wait for.
 type cacheSet struct {
-	ways [cacheWays]atomic.Pointer[page]
-	next atomic.Uint32 // way to replace next
+	mu   sync.Mutex
+	ways [cacheWays]page
+	next int // way to replace next
 }
 
-// pageCache reads a file in pages and keeps a bounded number of them. It takes
-// no locks: a hit is an atomic load, and two readers that miss the same page at
-// once read it twice.
+// pageCache reads a file in pages and keeps a bounded number of them. The
+// memory of a page that gives way is used for the next one, so that reading
+// all stacks of a process costs no more memory than the cache has. It is safe
+// for concurrent use.
 type pageCache struct {
 	r     io.ReaderAt
 	size  int64
@@ -77,12 +81,11 @@ func (c *pageCache) readAt(p []byte, off int64) (int, error) {
 	n := 0
 	for n < len(p) {
 		pos := off + int64(n)
-		pg, err := c.get(pos / pageBytes)
-		in := int(pos % pageBytes)
-		if err != nil || in >= len(pg.data) {
+		k, err := c.copyPage(p[n:], pos/pageBytes, int(pos%pageBytes))
+		if k == 0 {
 			return n, shrunk(err, pos)
 		}
-		n += copy(p[n:], pg.data[in:])
+		n += k
 	}
 	return n, short
 }
@@ -95,27 +98,37 @@ func shrunk(err error, off int64) error {
 	return fmt.Errorf("reading at offset %#x: %w", off, err)
 }
 
-func (c *pageCache) get(no int64) (*page, error) {
+// copyPage fills p from byte in of a page on, to the page's end. No byte comes
+// only where the file has become shorter or can't be read.
+func (c *pageCache) copyPage(p []byte, no int64, in int) (int, error) {
 	set := &c.sets[0]
 	if len(c.sets) > 1 {
 		// Fibonacci hashing: neighbours and power-of-two strides both spread.
 		set = &c.sets[uint64(no)*0x9e3779b97f4a7c15>>c.shift]
 	}
+	set.mu.Lock()
+	defer set.mu.Unlock()
 	for i := range set.ways {
-		if pg := set.ways[i].Load(); pg != nil && pg.no == no {
-			return pg, nil
+		if pg := &set.ways[i]; pg.no == no && in < len(pg.data) {
+			return copy(p, pg.data[in:]), nil
 		}
 	}
+	pg := &set.ways[set.next]
 	off := no * pageBytes
-	buf := make([]byte, min(pageBytes, c.size-off))
-	n, err := c.r.ReadAt(buf, off)
-	if n < len(buf) {
-		if err == nil || err == io.EOF {
-			return &page{no: no, data: buf[:n]}, nil // shrunk: served, not kept
-		}
-		return nil, err
+	size := int(min(pageBytes, c.size-off))
+	buf := pg.data[:0]
+	if cap(buf) < size {
+		buf = make([]byte, 0, size)
 	}
-	pg := &page{no: no, data: buf}
-	set.ways[set.next.Add(1)%cacheWays].Store(pg)
-	return pg, nil
+	pg.data = buf // free, until it is complete
+	n, err := c.r.ReadAt(buf[:size], off)
+	if n < size { // shrunk: served, not kept
+		if err != nil && err != io.EOF {
+			return 0, err
+		}
+		return copy(p, buf[min(in, n):n]), nil
+	}
+	pg.no, pg.data = no, buf[:size]
+	set.next = (set.next + 1) % cacheWays
+	return copy(p, pg.data[in:]), nil
 }

@@ -81,13 +81,31 @@ func TestCacheBound(t *testing.T) {
 	kept := 0
 	for i := range c.sets {
 		for k := range c.sets[i].ways {
-			if p := c.sets[i].ways[k].Load(); p != nil {
-				kept += len(p.data)
-			}
+			kept += cap(c.sets[i].ways[k].data)
 		}
 	}
 	if kept > 1<<20 || kept < 1<<19 {
 		t.Errorf("%d bytes are kept, the limit is %d", kept, 1<<20)
+	}
+}
+
+// A page that gives way leaves its memory to the next.
+func TestCacheReusesMemory(t *testing.T) {
+	const size = 300 * pageBytes
+	c := newPageCache(&source{size: size}, size, 1<<20) // 64 pages
+	var p [16]byte
+	no := int64(0)
+	next := func() {
+		no = (no + 1) % 299
+		if _, err := c.readAt(p[:], no*pageBytes+5); err != nil || p[0] != byteAt(no*pageBytes+5) {
+			t.Fatalf("page %d: %x, %v", no, p, err)
+		}
+	}
+	for range 600 {
+		next()
+	}
+	if n := testing.AllocsPerRun(600, next); n != 0 {
+		t.Errorf("%v allocations for each page", n)
 	}
 }
 

@@ -20,11 +20,17 @@ func (a Addr) String() string { return "0x" + strconv.FormatUint(uint64(a), 16) 
 // String writes the mask in hex.
 func (m Mask) String() string { return "0x" + strconv.FormatUint(uint64(m), 16) }
 
-// MarshalJSON writes a hex string.
-func (a Addr) MarshalJSON() ([]byte, error) { return []byte(`"` + a.String() + `"`), nil }
+// MarshalText writes a hex string. An incident has some 20,000 addresses: JSON
+// takes a text as it is, where the result of MarshalJSON is parsed once more.
+func (a Addr) MarshalText() ([]byte, error) { return hexText(uint64(a)), nil }
 
-// MarshalJSON writes a hex string.
-func (m Mask) MarshalJSON() ([]byte, error) { return []byte(`"` + m.String() + `"`), nil }
+// MarshalText writes a hex string.
+func (m Mask) MarshalText() ([]byte, error) { return hexText(uint64(m)), nil }
+
+func hexText(v uint64) []byte {
+	b := make([]byte, 0, len("0x0123456789abcdef"))
+	return strconv.AppendUint(append(b, "0x"...), v, 16)
+}
 
 // UnmarshalJSON reads a hex string with 0x; anything else is an error.
 func (a *Addr) UnmarshalJSON(b []byte) error {

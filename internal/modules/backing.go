@@ -23,7 +23,11 @@ func (b backing) ReadFile(mp *elfcore.Mapping, fileOff uint64, buf []byte) (int,
 	if m == nil || !m.isFile || m.Image.Path != mp.Path || fileOff > math.MaxInt64 {
 		return 0, target.ErrFileMissing
 	}
-	if buf = m.unchanged(fileOff, buf); len(buf) == 0 {
+	if !m.HasBias || fileOff < mp.FileOff {
+		return 0, target.ErrFileMissing
+	}
+	at := mp.Start + target.Addr(fileOff-mp.FileOff)
+	if buf = m.unchanged(m.LinkTime(at), buf); len(buf) == 0 {
 		return 0, target.ErrNotDumped
 	}
 	n, err := m.elf.ReadAt(buf, int64(fileOff))
@@ -51,7 +55,7 @@ func (s *Set) ReadImage(a target.Addr, buf []byte) (int, error) {
 			return 0, target.ErrFileMissing
 		}
 		buf = buf[:min(uint64(len(buf)), p.Filesz-in)]
-		if buf = m.unchanged(p.Off+in, buf); len(buf) == 0 {
+		if buf = m.unchanged(vaddr, buf); len(buf) == 0 {
 			return 0, target.ErrNotDumped
 		}
 		return m.elf.ReadVaddr(vaddr, buf)
@@ -59,17 +63,19 @@ func (s *Set) ReadImage(a target.Addr, buf []byte) (int, error) {
 	return 0, target.ErrNotDumped
 }
 
-// unchanged cuts buf, which starts at file offset off, before the first byte
-// that the loader relocates in memory and then write-protects (PT_GNU_RELRO):
-// the mapping looks read-only, but the file has other bytes.
-func (m *Module) unchanged(off uint64, buf []byte) []byte {
+// unchanged cuts buf, which starts at a link-time address, before the first
+// byte that the loader relocates in memory and then write-protects
+// (PT_GNU_RELRO): the mapping looks read-only, but the file has other bytes.
+// Addresses decide, not file offsets: the page before in memory is often the
+// same page of the file, mapped as it is.
+func (m *Module) unchanged(vaddr uint64, buf []byte) []byte {
 	for _, p := range m.elf.Progs() {
-		if p.Type != elfimage.PTGNURelro || p.Filesz == 0 {
+		if p.Type != elfimage.PTGNURelro || p.Memsz == 0 {
 			continue
 		}
-		if off < p.Off {
-			buf = buf[:min(uint64(len(buf)), p.Off-off)]
-		} else if off-p.Off < p.Filesz {
+		if vaddr < p.Vaddr {
+			buf = buf[:min(uint64(len(buf)), p.Vaddr-vaddr)]
+		} else if vaddr-p.Vaddr < p.Memsz {
 			return nil
 		}
 	}

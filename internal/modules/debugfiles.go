@@ -24,7 +24,7 @@ func onceTable(make func() *symtab.Table) func() *symtab.Table { return sync.Onc
 // file of a binary that isn't at hand still gives its symbols.
 func (l *loader) findDebug(m *Module) {
 	m.alt = sync.OnceValues(func() (*elfimage.File, error) { return nil, elfimage.ErrNoSection })
-	if m.Image.VDSO {
+	if m.Image.VDSO || l.opts.CoreOnly {
 		return
 	}
 	if m.isFile && hasSection(m.elf, ".debug_info") && hasSection(m.elf, ".symtab") {

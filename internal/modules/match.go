@@ -24,7 +24,7 @@ func (l *loader) judge(m *Module, f *elfimage.File) verdict {
 		return verdict{why: fmt.Sprintf("is for %s, the core is for %s", f.Arch(), arch)}
 	}
 	if t := f.Type(); t != elfimage.TypeExec && t != elfimage.TypeDyn {
-		return verdict{why: fmt.Sprintf("is a %s", t)}
+		return verdict{why: fmt.Sprintf("is an %s", t)}
 	}
 	if want := m.WantBuildID; len(want) > 0 {
 		have, _ := f.BuildID()

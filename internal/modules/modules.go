@@ -37,6 +37,9 @@ type Options struct {
 	// names, usually the one with the core. Only files whose build ID matches
 	// are taken from there. Empty: none.
 	CoreDir string
+	// CoreOnly looks nowhere but in the core: the result doesn't depend on the
+	// machine.
+	CoreOnly bool
 	// NoSystemDirs leaves /usr/lib/debug of this machine out.
 	NoSystemDirs bool
 }

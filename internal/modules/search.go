@@ -7,6 +7,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 
 	"mycore/elfcore"
@@ -82,6 +83,12 @@ func (l *loader) find(m *Module) {
 		return
 	}
 	m.Status = Missing
+	if l.opts.CoreOnly {
+		if l.codeInCore(m) {
+			l.fromMemory(m, FromCore, "core memory")
+		}
+		return
+	}
 	if l.opts.Exe != "" && l.isExe(m) {
 		l.exeTried = true
 		if l.try(m, l.opts.Exe, "--exe", func() (*opened, error) { return openUser(l.opts.Exe) }) {
@@ -94,6 +101,9 @@ func (l *loader) find(m *Module) {
 		return
 	}
 	if l.codeInCore(m) {
+		if m.Status == Mismatch && m.Path != l.opts.Exe {
+			l.warn(WarnMismatch, "%s", m.mismatchText("what the core holds of it is used instead"))
+		}
 		l.fromMemory(m, FromCore, "core memory")
 	}
 }
@@ -130,6 +140,9 @@ func (l *loader) reportExe(m *Module, outcome string) {
 	} else if m.Status == FromCore {
 		instead = "; what the core holds of the executable is used instead"
 	}
+	// Errors of files name them, and so does the list of places.
+	twice := l.opts.Exe + ": "
+	outcome = strings.Replace(outcome, twice+twice, twice, 1)
 	l.warn(WarnMismatch, "the file given by --exe isn't used: %s%s", outcome, instead)
 }
 
@@ -275,7 +288,8 @@ func (m *Module) look(what, outcome string) {
 }
 
 // codeInCore says that the core holds the image's header and code, as gdb and
-// full kernel dumps do for some images.
+// full kernel dumps do for some images, or the part of the code that a trimmed
+// core keeps.
 func (l *loader) codeInCore(m *Module) bool {
 	if !m.Image.Headers {
 		return false
@@ -289,9 +303,27 @@ func (l *loader) codeInCore(m *Module) bool {
 			continue
 		}
 		start := target.Addr(p.Vaddr + f.Bias())
-		first, _ := l.core.What(start)
-		last, _ := l.core.What(start + target.Addr(p.Memsz-1))
-		if first == elfcore.InCore && last == elfcore.InCore {
+		end := start + target.Addr(p.Memsz)
+		// The kernel dumps the page with the header of every image
+		// (coredump_filter, bit 4): where that is the code's first, it doesn't
+		// count.
+		if start < m.Image.Base+headerPage {
+			start = m.Image.Base + headerPage
+		}
+		if start < end && anyInCore(l.core, start, end) {
+			return true
+		}
+	}
+	return false
+}
+
+// anyInCore says that the core has bytes of a range.
+func anyInCore(core *elfcore.Process, start, end target.Addr) bool {
+	maps := core.Mappings()
+	i := sort.Search(len(maps), func(i int) bool { return maps[i].End > start })
+	for ; i < len(maps) && maps[i].Start < end; i++ {
+		m := &maps[i]
+		if m.Present > 0 && m.Start+target.Addr(m.Present) > start {
 			return true
 		}
 	}

@@ -18,7 +18,7 @@ const (
 )
 
 // loss is what a module without its file costs, for the end of a warning.
-const loss = "threads, handles, system calls and wait channels are still good, but its functions have no names, and stacks through it rest on frame pointers and the stack scan"
+const loss = "threads, handles, system calls and wait channels are still good, but its functions have no names, and stacks through it are cut short or rest on frame pointers"
 
 // summarise turns the states of modules into warnings: one for the executable,
 // one for each file that is the wrong one, and one for all libraries that
@@ -32,7 +32,7 @@ func (l *loader) summarise(mods []*Module) []target.Warning {
 	for _, m := range mods {
 		switch {
 		case m.Status == Mismatch:
-			add(WarnMismatch, "%s", m.mismatchText())
+			add(WarnMismatch, "%s", m.mismatchText(""))
 		case m.Status == Missing && m.Image.VDSO:
 			add(WarnMissing, "the vDSO isn't in the core: frames in it have no names")
 		case m.Status == Missing && m.Image.Main:
@@ -44,7 +44,11 @@ func (l *loader) summarise(mods []*Module) []target.Warning {
 		}
 	}
 	if len(missing) > 0 {
-		add(WarnMissing, "%s not found: %s. Name the tree they lie in with --sysroot", count(missing, "library", "libraries"), strings.Replace(loss, "its functions", "their functions", 1))
+		text, which := loss, "it lies"
+		if len(missing) > 1 {
+			text, which = strings.NewReplacer("its functions", "their functions", "through it", "through them").Replace(loss), "they lie"
+		}
+		add(WarnMissing, "%s not found: %s. Name the tree %s in with --sysroot", count(missing, "library", "libraries"), text, which)
 	}
 	if len(unverified) > 0 {
 		add(WarnUnverified, "%s used without proof that it is what the process had loaded, because the core doesn't hold its build ID: names and stacks are wrong if it isn't", count(unverified, "file", "files"))
@@ -61,15 +65,19 @@ func wantText(m *Module) string {
 
 // mismatchText names both build IDs where there are two. For libraries it is
 // short: where one is another build, the others are as well.
-func (m *Module) mismatchText() string {
+// instead says what is used in its place, "" for nothing.
+func (m *Module) mismatchText(instead string) string {
 	verb := "is not the one that the process had loaded"
 	if _, deleted := recordedPath(m.Image.Path); deleted {
 		verb = "was put there after the process had loaded another one"
 	}
+	if instead != "" {
+		return fmt.Sprintf("the file %q %s: %s. It isn't used; %s", m.Path, verb, m.Reason, instead)
+	}
 	if m.Image.Main {
 		return fmt.Sprintf("the executable %q %s: %s. It isn't used: %s. Give the right file by --exe, or its tree by --sysroot", m.Path, verb, m.Reason, loss)
 	}
-	return fmt.Sprintf("the library %q %s: %s. It isn't used: no names in it, and stacks through it rest on frame pointers and the stack scan. Give the tree with the right one by --sysroot", m.Path, verb, m.Reason)
+	return fmt.Sprintf("the library %q %s: %s. It isn't used: no names in it, and stacks through it are cut short or rest on frame pointers. Give the tree with the right one by --sysroot", m.Path, verb, m.Reason)
 }
 
 // maxNamed bounds the files that one warning names.

@@ -4,6 +4,7 @@ import (
 	"io"
 	"strconv"
 
+	"mycore/internal/diagnose"
 	"mycore/internal/incident"
 	"mycore/internal/untrusted"
 )
@@ -12,16 +13,18 @@ import (
 // in, its stack, and how the answer was checked.
 func Handles(w io.Writer, answers []incident.HandleAnswer, o TextOptions) error {
 	p := newPage(o)
+	r := &renderer{}
+	r.catalog, _ = diagnose.Default() // without it roles show their ids
 	for i := range answers {
 		if i > 0 {
 			p.blank()
 		}
-		handle(p, &answers[i])
+		r.handle(p, &answers[i])
 	}
 	return p.writeTo(w)
 }
 
-func handle(p *page, a *incident.HandleAnswer) {
+func (r *renderer) handle(p *page, a *incident.HandleAnswer) {
 	head := untrusted.Short(a.Input, p.width/2)
 	if a.Handle != nil {
 		head = a.Handle.String()
@@ -37,7 +40,7 @@ func handle(p *page, a *incident.HandleAnswer) {
 		line += " (" + strconv.Itoa(*t.TargetTID) + " in its PID namespace)"
 	}
 	if t.Role != "" {
-		line += "  " + t.Role
+		line += "  " + r.role(t.Role, 1)
 	}
 	if t.Name != "" {
 		line += "  " + t.Name
@@ -54,7 +57,7 @@ func handle(p *page, a *incident.HandleAnswer) {
 		names = append(names, frameName(&t.Frames[i]))
 	}
 	if p.opts.Verbose && len(t.Frames) > 0 {
-		(&renderer{}).frames(p, "  ", t)
+		r.frames(p, "  ", t)
 	} else if len(names) > 0 {
 		p.prose("  stack     ", "            ", chain(names))
 	} else {

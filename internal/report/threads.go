@@ -227,6 +227,9 @@ func (r *renderer) modules(p *page) {
 		if m.FileID != "" {
 			p.line("             there    " + m.FileID)
 		}
+		if m.Status != "missing" && m.Status != "mismatch" {
+			continue // what was tried before the right file was found explains nothing
+		}
 		for _, l := range m.LookedIn {
 			p.prose("             looked in ", "             ", l)
 		}

@@ -1,6 +1,7 @@
 package servertest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,29 +46,48 @@ type Truth struct {
 	Connections map[uint64]int
 }
 
+// Scene shapes an incident; the zero value is a ghost FIFO with names of the
+// package's choice.
+type Scene struct {
+	// Path is the FIFO's path as the server sees it; "" for one in the server's
+	// own directory. Nothing may stand there yet.
+	Path string
+	// Database and Table are what is loaded into; made where missing.
+	Database, Table string
+	// Idle is the number of connections that do nothing; 0 for two.
+	Idle int
+	// Linked leaves the FIFO where it is.
+	Linked bool
+}
+
 // GhostFIFO brings about the incident: two idle connections, and one whose
 // LOAD DATA INFILE hangs opening a FIFO that nobody writes to. Then the FIFO's
 // name is removed.
 func GhostFIFO(t testing.TB, s *Server) *Truth {
 	t.Helper()
-	return fifo(t, s, false)
+	return LoadFromFIFO(t, s, Scene{})
 }
 
 // LinkedFIFO is GhostFIFO with the FIFO left where it is.
 func LinkedFIFO(t testing.TB, s *Server) *Truth {
 	t.Helper()
-	return fifo(t, s, true)
+	return LoadFromFIFO(t, s, Scene{Linked: true})
 }
 
-func fifo(t testing.TB, s *Server, keep bool) *Truth {
+// LoadFromFIFO is GhostFIFO with names of the caller's choice.
+func LoadFromFIFO(t testing.TB, s *Server, sc Scene) *Truth {
 	t.Helper()
-	s.Exec(t, "create database if not exists mycore", "create table if not exists mycore.ghost (a text) engine=innodb")
-	s.ConnectIdle(t, 2)
+	db, table, idle := cmp.Or(sc.Database, "mycore"), cmp.Or(sc.Table, "ghost"), cmp.Or(sc.Idle, 2)
+	s.Exec(t, "create database if not exists "+db, "create table if not exists "+db+"."+table+" (a text) engine=innodb")
+	s.ConnectIdle(t, idle)
 	victim := s.Connect(t)
 	host := filepath.Join(s.Dir, "ghost-"+strconv.FormatUint(victim.ID, 10)+".fifo")
+	if sc.Path != "" {
+		host = s.Install.inRoot(sc.Path)
+	}
 	tr := &Truth{PID: s.PID, LWP: victim.LWP, Connection: victim.ID, HostPath: host,
-		Path: strings.TrimPrefix(host, s.Root), Linked: keep}
-	tr.Statement = fmt.Sprintf("load data infile '%s' into table mycore.ghost", tr.Path)
+		Path: strings.TrimPrefix(host, s.Root), Linked: sc.Linked}
+	tr.Statement = fmt.Sprintf("load data infile '%s' into table %s.%s", tr.Path, db, table)
 	makeFIFO(t, host)
 	ctx, cancel := context.WithTimeout(context.Background(), sqlWait)
 	defer cancel()
@@ -80,7 +100,7 @@ func fifo(t testing.TB, s *Server, keep bool) *Truth {
 	if err != nil {
 		t.Fatalf("%s: %v", s.Install.Kind, err)
 	}
-	if !keep {
+	if !sc.Linked {
 		if err := os.Remove(host); err != nil {
 			t.Fatal(err)
 		}

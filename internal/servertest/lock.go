@@ -43,12 +43,12 @@ func Lock(t testing.TB) {
 		if holder.depth == 0 || holder.test == root {
 			break
 		}
-		freed := holder.freed
+		freed, by := holder.freed, holder.test
 		holder.Unlock()
 		select {
 		case <-freed:
 		case <-ctx.Done():
-			t.Fatalf("waiting for the lock that %s holds: %v", holder.test, ctx.Err())
+			t.Fatalf("waiting for the lock that %s holds: %v", by, ctx.Err())
 		}
 	}
 	defer holder.Unlock()

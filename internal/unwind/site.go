@@ -176,6 +176,22 @@ func (u *Unwinder) resolve(pc target.Addr, called bool) *site {
 	return s
 }
 
+// starters are the named functions whose return address is 0 because a thread
+// begins in them: those of glibc, musl, libthr and the C start-up code.
+// libthr's thread_start (thr_create.c) is static: FreeBSD's stripped library
+// shows its neighbour's name.
+var starters = map[string]bool{
+	"start_thread": true, "start": true, "start_c11": true, "thread_start": true,
+	"clone": true, "__clone": true, "clone3": true, "__clone3": true,
+	"pthread_create": true, "_pthread_create": true,
+	"_start": true, "__start": true, "_start1": true, "main": true, "_rtld_start": true,
+}
+
+// mayStart says that a return address of 0 can be the stack's end here: in a
+// function without a name, or one that threads begin in. In any other it is
+// damage.
+func (s *site) mayStart() bool { return s.function == "" || starters[s.function] }
+
 // functionStart gives the start of the function, without asking symbols.
 func (s *site) functionStart() (uint64, bool) {
 	if s.entry {

@@ -154,6 +154,9 @@ func (w *walker) step(pc target.Addr, s *site, interrupted bool) (Trust, Stop, e
 	if stop == "" {
 		if pc, _ := w.next.PC(); pc == 0 && !s.signal {
 			w.setCFA()
+			if !s.mayStart() {
+				return "", StopCorrupt, fmt.Errorf("the return address of %s is 0, and no thread starts there", s.function)
+			}
 			return "", StopOutermost, nil
 		}
 		w.commit()

@@ -286,8 +286,10 @@ func TestStackEnds(t *testing.T) {
 		want []frame
 		msg  string
 	}{
-		{"return address 0", func(*world) target.Regs { return regsOf(fnLeaf+bias, sp, nil) }, StopOutermost,
-			[]frame{{fnLeaf, TrustContext, "leaf", sp + 8}}, ""},
+		{"return address 0", func(*world) target.Regs { return regsOf(fnExpr+bias, sp, nil) }, StopOutermost,
+			[]frame{{fnExpr, TrustContext, "", sp + 8}}, ""},
+		{"return address 0 where no thread starts", func(*world) target.Regs { return regsOf(fnLeaf+bias, sp, nil) }, StopCorrupt,
+			[]frame{{fnLeaf, TrustContext, "leaf", sp + 8}}, "return address of leaf is 0"},
 		{"no return address undefined", func(*world) target.Regs { return regsOf(fnOuter+bias, sp, nil) }, StopOutermost,
 			[]frame{{fnOuter, TrustContext, "outer", 0}}, ""},
 		{"return address in no module", func(w *world) target.Regs { w.put(sp, 0x1234); return regsOf(fnLeaf+bias, sp, nil) }, StopNoModule,

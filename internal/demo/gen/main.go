@@ -49,18 +49,13 @@ func run(core, proc, out string) error {
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	empty := filepath.Join(tmp, "nothing")
-	if err := os.Mkdir(empty, 0o700); err != nil {
-		return err
-	}
-
 	full := filepath.Join(tmp, "full.core")
 	if err := fill(core, full); err != nil {
 		return fmt.Errorf("filling in the files: %w", err)
 	}
 	read := newPages()
 	res, err := analyze.Run(context.Background(), analyze.Options{
-		Core: full, Proc: proc, Sysroot: empty, NoSystemDirs: true, Offline: true, Workers: 1, Trace: read.add,
+		Core: full, Proc: proc, CoreOnly: true, Offline: true, Workers: 1, Trace: read.add,
 	})
 	if err != nil {
 		return fmt.Errorf("analysing the full image: %w", err)
@@ -96,6 +91,13 @@ func trim(core, out string, read *pages) error {
 	defer p.Close()
 	for _, img := range p.Images() {
 		read.add(img.Base, page) // headers and build ID, which are read as the core is opened
+		// A page of code shows that the image is in the core: one that no stack
+		// leads through isn't missed then.
+		for _, m := range p.Mappings() {
+			if m.Executable() && m.Start >= img.Base && m.End <= img.End {
+				read.add(m.End-page, page)
+			}
+		}
 	}
 	plain := out + ".plain"
 	defer os.Remove(plain)
