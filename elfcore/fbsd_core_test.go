@@ -1,9 +1,9 @@
 package elfcore_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
-
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -12,8 +12,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"context"
 
 	"mycore/elfcore"
 	"mycore/internal/coretest"
@@ -165,39 +163,51 @@ func TestFreeBSDRealLLDB(t *testing.T) {
 	if err != nil {
 		coretest.Absent(t, "lldb")
 	}
+	built := filepath.Join(t.TempDir(), "built.core")
+	if _, err := fbSample().core().WriteFile(built); err != nil {
+		t.Fatal(err)
+	}
+	compareLLDB(t, tool, built)
 	dir := filepath.Join(coretest.Cores(t), "freebsd")
 	for _, c := range fbReal {
-		if c.arch != target.AMD64 { // lldb 14 loops for ever on the AArch64 core
-			continue
+		if c.arch == target.AMD64 { // lldb 14 loops for ever on the AArch64 core
+			compareLLDB(t, tool, filepath.Join(dir, c.file))
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		path := filepath.Join(dir, c.file)
-		out, err := exec.CommandContext(ctx, tool, "--no-lldbinit", "--batch", "-o", "thread list", "-c", path).Output()
-		if err != nil {
-			t.Fatalf("lldb: %v", err)
-		}
-		type row struct {
-			lwp int
-			pc  string
-		}
-		var want, got []row
-		for _, m := range regexp.MustCompile(`thread #\d+: tid = (\d+), 0x([0-9a-f]+)`).FindAllStringSubmatch(string(out), -1) {
-			n, _ := strconv.Atoi(m[1])
-			want = append(want, row{n, strings.TrimLeft(m[2], "0")})
-		}
-		p, err := elfcore.Open(path, elfcore.Options{})
+	}
+}
+
+// compareLLDB compares threads, their order and program counters.
+func compareLLDB(t *testing.T, tool, path string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, tool, "--no-lldbinit", "--batch", "-o", "thread list", "-c", path).Output()
+	if err != nil {
+		t.Fatalf("lldb: %v", err)
+	}
+	type row struct {
+		lwp int
+		pc  string
+	}
+	var want, got []row
+	for _, m := range regexp.MustCompile(`thread #\d+: tid = (\d+), 0x([0-9a-f]+)`).FindAllStringSubmatch(string(out), -1) {
+		n, err := strconv.Atoi(m[1])
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer p.Close()
-		for _, th := range p.Threads() {
-			pc, _ := th.Regs.PC()
-			got = append(got, row{th.LWP, fmt.Sprintf("%x", uint64(pc))})
-		}
-		if len(want) == 0 || !slices.Equal(got, want) {
-			t.Errorf("%s: %v, lldb has %v", c.file, got, want)
-		}
+		want = append(want, row{n, strings.TrimLeft(m[2], "0")})
+	}
+	p, err := elfcore.Open(path, elfcore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	for _, th := range p.Threads() {
+		pc, _ := th.Regs.PC()
+		got = append(got, row{th.LWP, fmt.Sprintf("%x", uint64(pc))})
+	}
+	if len(want) == 0 || !slices.Equal(got, want) {
+		t.Errorf("%s: %v, lldb has %v\n%s", path, got, want, out)
 	}
 }
 
@@ -537,6 +547,61 @@ func TestFreeBSDWriters(t *testing.T) {
 	w.flag = 0x10020002
 	if k := open(t, w.core()).KernelView().Threads[100462]; k.State.V != "T" {
 		t.Errorf("stopped: %+v", k.State)
+	}
+}
+
+// TestFreeBSDCrash: the signal of a kernel core with its address, and the
+// kernel's version from PRSTATUS where the auxiliary vector lacks it.
+func TestFreeBSDCrash(t *testing.T) {
+	t.Parallel()
+	w := fbSample()
+	w.flag, w.auxv = 0x10084082, nil
+	for i := range w.threads {
+		w.threads[i].cursig = 11
+	}
+	w.threads[0].siginfo = fbSiginfo(11, 2, 0, 0, 0xdeadbeef)
+	p := open(t, w.core())
+	if s := p.Info().Signal; s == nil || s.Signo != 11 || s.Code != 2 || s.Addr != target.Known[target.Addr](0xdeadbeef, target.SourceCoreNote) || s.PID.Known {
+		t.Errorf("%+v", s)
+	}
+	if p.Info().OSRel.V != 1400008 {
+		t.Errorf("%+v", p.Info().OSRel)
+	}
+	w.threads[0].siginfo = fbSiginfo(6, 0x10007, 1158, 88, 0xdeadbeef) // abort
+	if s := open(t, w.core()).Info().Signal; s.Addr.Known || s.PID.V != 1158 || s.UID.V != 88 {
+		t.Errorf("%+v", s)
+	}
+	w.flag = 0x10040802 // gcore writes the version that it was compiled for
+	for i := range w.threads {
+		w.threads[i].cursig = 0
+	}
+	if v := open(t, w.core()).Info().OSRel; v.Known {
+		t.Errorf("%+v", v)
+	}
+}
+
+// TestFreeBSDNoWait: fields of a record that mean nothing without their flag.
+func TestFreeBSDNoWait(t *testing.T) {
+	t.Parallel()
+	w := fbSample()
+	w.threads[4].kiflag = 1            // a lock's name without KI_LOCKBLOCK is a leftover
+	w.threads[1].slept = 21474278      // the tick counter: measured
+	w.threads[2].wmesg = "pfault"      // perhaps in no call
+	w.threads[3].regs[fbRAX] = 1 << 40 // asleep, but that is no number
+	w.threads[3].wmesg = "zcw->zcw_cv"[:8]
+	p := open(t, w.core())
+	v := p.KernelView()
+	if k := v.Threads[100463]; k.WaitChannel.Known || k.State.V != "L" {
+		t.Errorf("%+v", k)
+	}
+	if k := v.Threads[100460]; k.Slept.Known || !k.WaitAddress.Known {
+		t.Errorf("%+v", k)
+	}
+	if th := p.Thread(100461); th.OrigSyscall.Known || v.Threads[100461].WaitChannel.V != "pfault" {
+		t.Errorf("%+v", th.OrigSyscall)
+	}
+	if th := p.Thread(100462); th.OrigSyscall.Known || v.Threads[100462].WaitChannel.V != "zcw->zcw" {
+		t.Errorf("%+v", th.OrigSyscall)
 	}
 }
 

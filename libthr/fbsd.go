@@ -87,7 +87,7 @@ func (l *Library) fbsdLayoutFields(t *fbsdTry) {
 func (l *Library) fbsdTry(c fbsdCandidate, pub *fbsdPublished) *fbsdTry {
 	t := &fbsdTry{fbsdCandidate: c, byTP: map[int]target.Addr{}}
 	r := newFbsdReader(l.mem, &t.layout, l.fbsd.tcb)
-	t.walk = &fbsdWalk{r: r, seen: map[target.Addr]fbsdStruct{}}
+	t.walk = &fbsdWalk{r: r, most: min(listSlack+2*len(l.threads), maxListNodes), seen: make(map[target.Addr]fbsdStruct, len(l.threads))}
 	if pub.list != 0 {
 		t.walk.list(pub.list)
 	}
@@ -151,6 +151,10 @@ func (l *Library) fbsdWakes(t *fbsdTry, h target.Addr) bool {
 	_, err = target.Uint32(l.mem, target.Addr(a))
 	return err == nil
 }
+
+// listSlack is how many structures more than twice the threads a list may
+// have: those of threads that end leave it at once, so a few are much.
+const listSlack = 256
 
 // Bounds of the search for a first structure when no symbol leads to one.
 const (
@@ -305,7 +309,7 @@ func (l *Library) fbsdPick(t *fbsdTry, th *Thread, byTID map[uint64][]target.Add
 				whole = append(whole, h)
 			}
 		}
-		if true {
+		if len(whole) == 1 {
 			return whole[0], t.walk.seen[whole[0]], ""
 		}
 		return 0, fbsdStruct{}, fmt.Sprintf("%d thread structures have its id", len(hs))

@@ -210,6 +210,28 @@ func TestFreeBSDMutants(t *testing.T) {
 			p.put64(target.Addr(p.s.Threads[21].TCB+16), p.s.Threads[20].Handle)
 		}, 22, CodeTID, "points to another thread structure"},
 		{"TCB's self is wrong", story.Options{}, func(p *fbsdProcess) { p.put64(target.Addr(p.s.Threads[21].TCB), 8) }, 22, CodeTID, "doesn't name itself"},
+		{"TCB isn't the thread pointer's", story.Options{SegBases: true}, func(p *fbsdProcess) {
+			other := p.s.Threads[21].TCB + 0xa0
+			p.put64(target.Addr(other), other)
+			p.put64(target.Addr(other+16), story.ConnHandle)
+			p.put64(p.at(21, "tcb"), other)
+		}, 22, CodeTID, "its structure has the TCB"},
+		{"list without end", story.Options{}, func(p *fbsdProcess) {
+			// Thousands of structures, all well linked: of a few threads.
+			const base, n = 0x990000000, 5000
+			b := make([]byte, n*1024)
+			le := binary.LittleEndian
+			for i := range n {
+				h := uint64(base + i*1024)
+				le.PutUint64(b[i*1024:], uint64(200000+i))
+				le.PutUint64(b[i*1024+56:], h+1024)
+				le.PutUint64(b[i*1024+64:], h-1024+56)
+				le.PutUint32(b[i*1024+540:], fbsdMagic)
+			}
+			le.PutUint64(b[64:], uint64(p.at(0, "next")))
+			p.mem = append(p.mem, segment{start: base, data: b})
+			p.put64(p.at(0, "next"), base)
+		}, 23, CodeList, "doesn't end after 302 threads"},
 		{"no TCB", story.Options{}, func(p *fbsdProcess) { p.put64(p.at(21, "tcb"), 0) }, 22, CodeTID, "has no TCB"},
 		{"magic gone", story.Options{}, func(p *fbsdProcess) { p.put32(p.at(21, "magic"), 0) }, 22, CodeList, "no thread structure has its id"},
 		{"TCB not in the core", story.Options{}, func(p *fbsdProcess) {
@@ -395,6 +417,11 @@ func TestFreeBSDResolve(t *testing.T) {
 			p.noSymbols()
 			p.noRegs()
 		}, story.ConnHandle, StatusFound, 100460, "at this address alone"},
+		{"nothing but the number, TCB damaged", story.Options{}, func(p *fbsdProcess) {
+			p.noSymbols()
+			p.noRegs()
+			p.put64(target.Addr(p.s.Threads[21].TCB), 8)
+		}, story.ConnHandle, StatusUnconfirmed, 100460, "doesn't point back"},
 		{"nothing but the number, of a dead thread", story.Options{Release: 13}, func(p *fbsdProcess) {
 			p.noSymbols()
 			p.noRegs()

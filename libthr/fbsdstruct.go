@@ -107,6 +107,7 @@ func tcbThread(mem target.Memory, lay tcbLayout, tcb target.Addr) (target.Addr, 
 // directions, so that a walk can't leave the list unseen or go in a circle.
 type fbsdWalk struct {
 	r       *fbsdReader
+	most    int // structures to collect
 	seen    map[target.Addr]fbsdStruct
 	order   []target.Addr
 	damaged error // the first thing that was wrong
@@ -124,8 +125,8 @@ func (w *fbsdWalk) add(h target.Addr) (fbsdStruct, bool) {
 		w.fail("it comes to %v twice", h)
 		return fbsdStruct{}, false
 	}
-	if len(w.order) >= maxListNodes {
-		w.fail("it doesn't end after %d threads", maxListNodes)
+	if len(w.order) >= w.most {
+		w.fail("it doesn't end after %d threads", w.most)
 		return fbsdStruct{}, false
 	}
 	s := w.r.read(h)

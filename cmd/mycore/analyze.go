@@ -26,6 +26,10 @@ type inputs struct {
 	sysroot   string
 	debugDirs []string
 	proc      string
+	procstat  string
+	ps        string
+	status    string
+	list      string
 	maxUnpack string
 	quiet     bool
 	timings   bool
@@ -37,6 +41,10 @@ func (in *inputs) register(cmd *cobra.Command) {
 	f.StringVar(&in.sysroot, "sysroot", "", "`directory` under which recorded paths are looked up (a container's root, a copy of the server's machine)")
 	f.StringArrayVar(&in.debugDirs, "debug-dir", nil, "`directory` of debug files, looked into before /usr/lib/debug (repeatable)")
 	f.StringVar(&in.proc, "proc", "", "saved copy of /proc/PID: task/*/{comm,wchan,syscall,status,stack} (`directory`)")
+	f.StringVar(&in.procstat, "procstat", "", "saved text of procstat -t, -k, -kk, -j or -f, or its libxo JSON (`file`)")
+	f.StringVar(&in.ps, "ps", "", "saved text of ps -H -O wchan, or of ps -axHo pid,lwp,wchan,state,comm (`file`)")
+	f.StringVar(&in.status, "innodb-status", "", "saved SHOW ENGINE INNODB STATUS, joined by OS thread handle (`file`)")
+	f.StringVar(&in.list, "processlist", "", "saved SHOW FULL PROCESSLIST, joined by connection id (`file`)")
 	f.StringVar(&in.maxUnpack, "max-unpacked", "", "limit for a compressed core's unpacked `size`, such as 40G")
 	f.BoolVarP(&in.quiet, "quiet", "q", false, "no progress and no warnings on stderr")
 	f.BoolVar(&in.timings, "timings", false, "print time and memory of each stage to stderr")
@@ -49,6 +57,7 @@ func (in *inputs) register(cmd *cobra.Command) {
 func (in *inputs) options(core string, progress io.Writer) (analyze.Options, error) {
 	opts := analyze.Options{
 		Core: core, Exe: in.exe, Sysroot: in.sysroot, DebugDirs: in.debugDirs, Proc: in.proc,
+		Procstat: in.procstat, PS: in.ps, InnoDBStatus: in.status, Processlist: in.list,
 		Tool: incident.Tool{Name: "mycore", Version: version()},
 	}
 	dirs := []struct{ flag, path string }{{"--sysroot", in.sysroot}, {"--proc", in.proc}}

@@ -49,7 +49,7 @@ func (img *image) facts() *diagnose.Input {
 func (img *image) threadFacts(t *thread) diagnose.Thread {
 	k := t.kernel
 	d := diagnose.Thread{
-		LWP: t.note.LWP, Handle: t.lib.Handle, Name: k.Name,
+		LWP: t.note.LWP, Handle: confirmedHandle(t), Session: t.session, Name: k.Name,
 		SigBlocked: k.SigBlocked, SigPending: k.SigPending,
 		Complete: t.stack.Stop == unwind.StopOutermost,
 	}
@@ -108,4 +108,12 @@ func (img *image) functionAt(a target.Addr) string {
 		return sym.Name
 	}
 	return ""
+}
+
+// confirmedHandle leaves out a handle that nothing proves.
+func confirmedHandle(t *thread) target.Value[target.Addr] {
+	if !t.lib.Confirmed {
+		return target.Value[target.Addr]{}
+	}
+	return t.lib.Handle
 }

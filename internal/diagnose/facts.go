@@ -69,8 +69,11 @@ type PathFact struct {
 
 // Thread holds the facts of one thread. Unknown is the zero Value.
 type Thread struct {
-	LWP          int
-	Handle       target.Value[target.Addr]
+	LWP    int
+	Handle target.Value[target.Addr]
+	// Session is what server text says about the session that runs on this
+	// thread.
+	Session      target.Value[Session]
 	Name         target.Value[string] // comm
 	State        target.Value[string] // "S", "D", "T", "R": the first letter counts
 	WaitChannel  target.Value[string] // "" and "0" are no wait channel: leave them unknown
@@ -84,6 +87,12 @@ type Thread struct {
 	Complete bool
 	// StackNote says why the stack is missing or ends early, "" when it doesn't.
 	StackNote string
+}
+
+// Session is a client's session, as far as server text shows it.
+type Session struct {
+	Connection uint64
+	Text       string // the state as the server shows it, with what else it says
 }
 
 // Syscall is the system call a thread is in. Its Value's source says where
@@ -161,13 +170,23 @@ const (
 	openPath       = 0o10000000
 )
 
+// FreeBSD's (sys/sys/fcntl.h; O_PATH since 14).
+const (
+	openNonblockFreeBSD = 0x4
+	openPathFreeBSD     = 0x400000
+)
+
 // access names the access mode of open flags; an open that can't block on a
 // FIFO (O_NONBLOCK, O_PATH) has a name of its own.
-func access(flags uint64) string {
+func access(os string, flags uint64) string {
+	path, nonblock := uint64(openPath), uint64(openNonblock)
+	if os == "freebsd" {
+		path, nonblock = openPathFreeBSD, openNonblockFreeBSD
+	}
 	switch {
-	case flags&openPath != 0:
+	case flags&path != 0:
 		return "path"
-	case flags&openNonblock != 0:
+	case flags&nonblock != 0:
 		return "nonblocking"
 	}
 	return [...]string{"read", "write", "read-write", "none"}[flags&openAccessMask]

@@ -33,6 +33,7 @@ type Incident struct {
 	System        System      `json:"system" jsonschema:"the process and the system it ran on"`
 	Verdict       Verdict     `json:"verdict" jsonschema:"the conclusion, first"`
 	Findings      []Finding   `json:"findings,omitzero" jsonschema:"what was found, most important first; empty when nothing was"`
+	Sessions      []Session   `json:"sessions,omitzero" jsonschema:"client sessions, by connection id; absent when nothing told of any"`
 	Threads       []Thread    `json:"threads,omitzero" jsonschema:"every thread, by LWP"`
 	Modules       []Module    `json:"modules,omitzero" jsonschema:"loaded images, by address"`
 	Groups        []Group     `json:"groups,omitzero" jsonschema:"equal stacks, largest group first"`
@@ -245,6 +246,23 @@ type Precondition struct {
 	Status  string `json:"status" jsonschema:"met, unmet or unknown from this evidence"`
 	Guarded bool   `json:"guarded,omitzero" jsonschema:"true when the command checks it itself before it acts"`
 	Check   string `json:"check,omitzero" jsonschema:"how to find out"`
+}
+
+// Session is a client's session with what is known about it; sources says
+// where each field came from.
+type Session struct {
+	Connection uint64                   `json:"connection" jsonschema:"connection id"`
+	LWP        *int                     `json:"lwp,omitzero" jsonschema:"thread that runs it; absent when it wasn't found"`
+	Handle     *Addr                    `json:"handle,omitzero" jsonschema:"OS thread handle"`
+	User       string                   `json:"user,omitzero" jsonschema:"user name"`
+	Host       string                   `json:"host,omitzero" jsonschema:"host the client came from"`
+	DB         string                   `json:"db,omitzero" jsonschema:"default database"`
+	Command    string                   `json:"command,omitzero" jsonschema:"as SHOW PROCESSLIST calls it: Query, Sleep, Killed, ..."`
+	State      string                   `json:"state,omitzero" jsonschema:"state as SHOW PROCESSLIST shows it"`
+	Time       *int64                   `json:"time,omitzero" jsonschema:"seconds in that state, as the server says"`
+	Query      string                   `json:"query,omitzero" jsonschema:"text of the statement"`
+	QueryID    *uint64                  `json:"queryID,omitzero" jsonschema:"id of the statement"`
+	Sources    map[string]target.Source `json:"sources,omitzero" jsonschema:"where each field came from"`
 }
 
 // Thread is one thread with everything known about it.

@@ -216,9 +216,12 @@ func (w *world) procs() []byte {
 			text{467, "FreeBSD ELF64"}, text{484, "daemon"}, u32{592, 0}, u32{596, uint64(len(w.threads))}, u32{600, uint64(t.LWP)},
 			u8{392, 255}, u8{393, 1}, u8{604, 3}, u8{605, 120}, u8{606, 120}, u8{607, 120},
 			u64{896, 0xfffffe0095a00b80 + uint64(i)*0x5000}, u64{904, 0xfffffe00959fd000 + uint64(i)*0x5000}, u64{920, 0xfffff80005e90000 + uint64(i)*0x4a0}}
+		tdflags := uint64(0x4) // TDF_INMEM (sys/sys/proc.h)
 		if t.InCore != "" {
 			parts = append(parts, u32{316, 780})
+			tdflags |= 0x8 // TDF_SINTR: all sleeps of the story can be interrupted
 		}
+		parts = append(parts, u64{1080, tdflags})
 		if w.opts.Release >= 12 {
 			parts = append(parts, u32{568, 0xffffffff}, u32{572, 1}, u32{576, tracer})
 		}
