@@ -13,6 +13,7 @@ build: ## the static binary
 
 demo: build ## the main job on an embedded incident; needs Go and nothing else
 	./$(BIN) demo
+	./$(BIN) demo freebsd
 
 deps: ## what the tests need: debuggers and the real servers
 	bash scripts/test-deps.sh

@@ -109,7 +109,7 @@ func (c *Catalog) verdict(in *Input, views []*view, near []string, res *Result) 
 		v.DedupKey = dedupKey(res.Findings)
 	}
 	if v.Status != incident.StatusNoStallFound {
-		v.Collect = c.collect(&t, near, v.Status)
+		v.Collect = c.collect(in, &t, near, v.Status)
 	}
 	v.Summary = c.summary(in, &t, res)
 }
@@ -135,7 +135,7 @@ func dedupKey(fs []incident.Finding) string {
 }
 
 // collect says what would make the verdict firmer, most useful first.
-func (c *Catalog) collect(t *tally, near []string, status string) []string {
+func (c *Catalog) collect(in *Input, t *tally, near []string, status string) []string {
 	out := slices.Clone(near)
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	if t.total == 0 {
@@ -148,13 +148,22 @@ func (c *Catalog) collect(t *tally, near []string, status string) []string {
 	if n := len(t.untrusted); n > 0 {
 		add("%s: the stack isn't proven to its end. The binaries and libraries of that build help (--exe, --sysroot, --debug-dir).", threadList(t.untrusted))
 	}
-	if !t.waitChannels {
+	freebsd := in.OS == "freebsd"
+	switch {
+	case t.waitChannels:
+	case freebsd:
+		add("Wait messages: save procstat -t and procstat -kk of the server next time, before anything stops it, and pass the text with --procstat. Cores of the kernel lose the messages, those of gcore(1) keep them.")
+	default:
 		add("Wait channels: copy /proc/PID/task/*/{comm,wchan,syscall,status,stack} next time, before anything stops the server, and pass the copy with --proc.")
 	}
 	if status == incident.StatusStuck {
 		return out // what follows would only prove that nothing else is wrong
 	}
-	if !t.masks {
+	switch {
+	case t.masks:
+	case freebsd:
+		add("Signal masks aren't known: procstat -j shows them, pass the text with --procstat.")
+	default:
 		add("Signal masks aren't known (gdb's gcore doesn't write them): /proc/PID/task/*/status has them, pass the copy with --proc.")
 	}
 	if n := len(t.unknownRoles); n > 0 {

@@ -243,7 +243,7 @@ func journal(rest string) (ident string, pid int, message string, ok bool) {
 		return "", 0, "", false
 	}
 	ident, message, ok = strings.Cut(after, ":")
-	if !ok || ident == "" || len(ident) > 128 || strings.ContainsAny(ident, " \t") {
+	if !ok || ident == "" || len(ident) > 128 || strings.ContainsAny(ident, " \t") || ident[0] == '(' {
 		return "", 0, "", false
 	}
 	if name, num, found := strings.Cut(ident, "["); found {

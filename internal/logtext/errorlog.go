@@ -48,8 +48,11 @@ func (c *crashReport) begin(l *reader, index int) {
 
 // line takes one line of the report.
 func (c *crashReport) line(line string) {
-	if c.lines++; c.lines > maxCrash || c.index < 0 {
+	if c.lines++; c.lines > maxCrash {
 		c.done()
+		return
+	}
+	if c.index < 0 {
 		return
 	}
 	f := &c.l.log.Facts[c.index]
@@ -126,9 +129,7 @@ func (l *reader) errorLine(line string) {
 		l.maria = l.maria || l.last.padded
 		msg, tag = l.tag(rest)
 	}
-	before := len(l.log.Facts)
-	l.match(line, msg)
-	if len(l.log.Facts) != before {
+	if l.match(line, msg) {
 		l.meaning(&l.log.Facts[len(l.log.Facts)-1], tag)
 	}
 }
@@ -213,28 +214,29 @@ func (l *reader) version(v string) {
 	l.maria = strings.Contains(v, "MariaDB")
 }
 
-// match finds the fact of a line, if it has one.
-func (l *reader) match(line, msg string) {
+// match adds the fact of a line; false when it has none.
+func (l *reader) match(line, msg string) bool {
 	if i := strings.Index(msg, " got signal "); i >= 0 {
 		n := digits(msg[i+len(" got signal "):])
 		sig, err := strconv.Atoi(n)
 		if err == nil && strings.HasPrefix(msg[i+len(" got signal ")+len(n):], " ;") && sig > 0 && sig <= 128 {
-			l.add(line, Fact{Kind: KindCrash, Signal: sig})
-			l.crash.begin(l, len(l.log.Facts)-1)
-			return
+			at := -1 // outside the window the report is read all the same: its lines are no facts
+			if l.add(line, Fact{Kind: KindCrash, Signal: sig}) {
+				at = len(l.log.Facts) - 1
+			}
+			l.crash.begin(l, at)
+			return at >= 0
 		}
 	}
 	for _, m := range errorMatchers {
 		if i := strings.Index(msg, m.text); i >= 0 {
 			f := Fact{Kind: m.kind}
 			if m.read == nil || m.read(l, &f, msg, msg[i+len(m.text):]) {
-				if m.kind != "" {
-					l.add(line, f)
-				}
-				return
+				return m.kind != "" && l.add(line, f)
 			}
 		}
 	}
+	return false
 }
 
 // matcher recognises a line by a text in it; read fills the fact from the whole
@@ -387,17 +389,24 @@ func readErrno(_ *reader, f *Fact, msg, after string) bool {
 	return digits(after) == ""
 }
 
-// quoted is the text in the first pair of single quotes.
+// quoted is the text in the first pair of single quotes; an apostrophe inside a
+// word opens none.
 func quoted(s string) string {
-	_, s, ok := strings.Cut(s, "'")
-	if !ok {
-		return ""
+	for i := 0; ; i++ {
+		n := strings.IndexByte(s[i:], '\'')
+		if n < 0 {
+			return ""
+		}
+		i += n
+		if i > 0 && s[i-1] != ' ' && s[i-1] != '(' && s[i-1] != ':' {
+			continue
+		}
+		text, _, ok := strings.Cut(s[i+1:], "'")
+		if !ok {
+			return ""
+		}
+		return clip(text, maxText)
 	}
-	s, _, ok = strings.Cut(s, "'")
-	if !ok {
-		return ""
-	}
-	return clip(s, maxText)
 }
 
 // readMonitor reads the header's thread, "7fbbff73b6c0 INNODB MONITOR OUTPUT":

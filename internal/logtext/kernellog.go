@@ -145,7 +145,7 @@ func readHung(_ *reader, f *Fact, msg, after string) bool {
 // readNFS reads "nfs: server HOST not responding, still trying" and "nfs:
 // server HOST OK" of Linux, "nfs server HOST:/path: not responding" and "...:
 // is alive again" of FreeBSD.
-func readNFS(_ *reader, f *Fact, msg, after string) bool {
+func readNFS(_ *reader, f *Fact, msg, _ string) bool {
 	_, rest, ok := strings.Cut(msg, "nfs: server ")
 	freebsd := false
 	if !ok {
@@ -154,10 +154,10 @@ func readNFS(_ *reader, f *Fact, msg, after string) bool {
 		}
 		freebsd = true
 	}
-	end := len(rest) - len(after)
+	end := -1
 	for _, text := range [...]string{"not responding", "is alive again", " OK", "timed out"} {
-		if i := strings.Index(rest, text); i >= 0 {
-			end = min(end, i)
+		if i := strings.Index(rest, text); i >= 0 && (end < 0 || i < end) {
+			end = i
 		}
 	}
 	if end < 0 {

@@ -32,7 +32,7 @@ const (
 
 // Limits. A log may have many gigabytes: what is read doesn't grow with it.
 const (
-	maxRead       = 64 << 20 // bytes of the part that is looked through
+	maxRead       = 32 << 20 // bytes of the part that is looked through
 	maxLine       = 64 << 10 // a longer line is cut; queries in crash reports are lines of their own
 	maxText       = 4 << 10  // bytes of a line that a fact keeps
 	maxFacts      = 1 << 14  // the latest are kept
@@ -242,50 +242,52 @@ func cleanLine(b []byte) string {
 	return strings.TrimRight(strings.TrimLeft(string(b), "\x00"), "\r\n\x00")
 }
 
-// part chooses which bytes are looked through: all, those from the beginning
-// of the time window on, or the last ones.
+// part chooses which bytes are looked through: all, those of the time window,
+// or the last ones. Of a window that is itself too long, those around the
+// capture.
 func (l *reader) part(r io.ReaderAt, size int64) (from, end int64) {
 	if size <= maxRead {
 		return 0, size
 	}
-	if !l.opts.Around.IsZero() {
-		if at, ok := l.search(r, size); ok {
-			return at, min(at+maxRead, size)
-		}
+	if l.opts.Around.IsZero() {
+		return size - maxRead, size
 	}
-	return size - maxRead, size
+	w := l.opts.Window
+	if l.opts.Location == nil {
+		w += zoneSlack
+	}
+	from, _, ok := l.search(r, size, l.opts.Around.Add(-w))
+	if !ok {
+		return size - maxRead, size
+	}
+	_, end, _ = l.search(r, size, l.opts.Around.Add(w))
+	if end = min(end+probeBytes, size); end-from > maxRead {
+		mid, _, _ := l.search(r, size, l.opts.Around)
+		from = max(from, mid-maxRead/2)
+		end = min(from+maxRead, size)
+	}
+	return from, end
 }
 
-// search finds, by halving, an offset before which all times are earlier than
-// the window. ok is false when the log has no times where it was looked at, or
-// when they don't grow.
-func (l *reader) search(r io.ReaderAt, size int64) (at int64, ok bool) {
-	want := l.opts.Around.Add(-l.opts.Window)
-	if l.opts.Location == nil {
-		want = want.Add(-zoneSlack)
-	}
-	lo, hi := int64(0), size
-	found := false
+// search halves the file: times before lo are earlier than want, and a time
+// behind hi isn't (or hi is the end). ok is false when there were no times
+// where it was looked at.
+func (l *reader) search(r io.ReaderAt, size int64, want time.Time) (lo, hi int64, ok bool) {
+	hi = size
 	for range maxProbes {
 		if hi-lo <= probeBytes {
 			break
 		}
 		mid := lo + (hi-lo)/2
-		t, ok := l.probe(r, mid)
-		if !ok {
-			// A stretch without times (a long query, a monitor's output): the
-			// earlier half is safe, if something was found at all.
-			hi = mid
-			continue
-		}
-		found = true
-		if t.Before(want) {
+		t, found := l.probe(r, mid)
+		ok = ok || found
+		if found && t.Before(want) {
 			lo = mid
 		} else {
-			hi = mid
+			hi = mid // without a time (a long query) the earlier half is the safe one
 		}
 	}
-	return lo, found && lo < size
+	return lo, hi, ok
 }
 
 // probe finds the first time behind an offset, within a megabyte.
@@ -321,10 +323,14 @@ func (l *reader) stamped(line string) (rest string, ok bool) {
 	return rest, true
 }
 
-// add appends a fact about the current line.
-func (l *reader) add(line string, f Fact) {
+// add appends a fact about the current line; false when its time is known to be
+// outside the window.
+func (l *reader) add(line string, f Fact) bool {
 	l.recognised = true
 	f.Time, f.Local, f.SinceBoot, f.Inherited = l.last.t, l.last.local, l.last.boot, l.inherited
+	if !l.opts.Around.IsZero() && !f.Time.IsZero() && !l.near(f) {
+		return false
+	}
 	if l.log.From == 0 {
 		f.Line = l.log.Lines
 	}
@@ -339,6 +345,7 @@ func (l *reader) add(line string, f Fact) {
 	// counts from the part's beginning, for the rule of the last lines.
 	f.seq = l.log.Lines
 	l.log.Facts = append(l.log.Facts, f)
+	return true
 }
 
 // finish leaves out what isn't of the time around the capture.
