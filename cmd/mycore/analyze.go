@@ -30,6 +30,8 @@ type inputs struct {
 	ps        string
 	status    string
 	list      string
+	errorLog  string
+	kernelLog string
 	maxUnpack string
 	quiet     bool
 	timings   bool
@@ -45,6 +47,8 @@ func (in *inputs) register(cmd *cobra.Command) {
 	f.StringVar(&in.ps, "ps", "", "saved text of ps -H -O wchan, or of ps -axHo pid,lwp,wchan,state,comm (`file`)")
 	f.StringVar(&in.status, "innodb-status", "", "saved SHOW ENGINE INNODB STATUS, joined by OS thread handle (`file`)")
 	f.StringVar(&in.list, "processlist", "", "saved SHOW FULL PROCESSLIST, joined by connection id (`file`)")
+	f.StringVar(&in.errorLog, "error-log", "", "the server's error log; the time around the core is read (`file`)")
+	f.StringVar(&in.kernelLog, "kernel-log", "", "saved dmesg or journalctl -k: OOM kills, hung tasks, NFS (`file`)")
 	f.StringVar(&in.maxUnpack, "max-unpacked", "", "limit for a compressed core's unpacked `size`, such as 40G")
 	f.BoolVarP(&in.quiet, "quiet", "q", false, "no progress and no warnings on stderr")
 	f.BoolVar(&in.timings, "timings", false, "print time and memory of each stage to stderr")
@@ -58,6 +62,7 @@ func (in *inputs) options(core string, progress io.Writer) (analyze.Options, err
 	opts := analyze.Options{
 		Core: core, Exe: in.exe, Sysroot: in.sysroot, DebugDirs: in.debugDirs, Proc: in.proc,
 		Procstat: in.procstat, PS: in.ps, InnoDBStatus: in.status, Processlist: in.list,
+		ErrorLog: in.errorLog, KernelLog: in.kernelLog,
 		Tool: incident.Tool{Name: "mycore", Version: version()},
 	}
 	dirs := []struct{ flag, path string }{{"--sysroot", in.sysroot}, {"--proc", in.proc}}

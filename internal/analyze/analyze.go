@@ -139,6 +139,7 @@ func Run(ctx context.Context, opts Options) (*Result, error) {
 	clock.done("rules")
 	res.Incident = img.incident(in, out)
 	res.Incident.Sessions = sessions
+	res.Incident.Logs = img.logFacts()
 	clock.done("incident")
 	res.timings = clock.stages
 	return res, nil

@@ -38,6 +38,7 @@ func (img *image) facts() *diagnose.Input {
 	if m := img.mods.Main(); m != nil {
 		in.Process.ServerModule = m.Name()
 	}
+	img.placeSightings()
 	in.Threads = make([]diagnose.Thread, len(img.threads))
 	for i, t := range img.threads {
 		in.Threads[i] = img.threadFacts(t)

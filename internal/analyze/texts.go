@@ -2,16 +2,19 @@ package analyze
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"mycore/internal/diagnose"
 	"mycore/internal/elfimage"
 	"mycore/internal/incident"
 	"mycore/internal/kernelview"
+	"mycore/internal/logtext"
 	"mycore/internal/procstat"
 	"mycore/internal/showtext"
 	"mycore/internal/target"
@@ -22,6 +25,8 @@ type texts struct {
 	views    []*kernelview.Process // in the order in which they are joined
 	status   *showtext.InnoDBStatus
 	list     *showtext.Processlist
+	errors   *logtext.Log
+	kernel   *logtext.Log
 	warnings []target.Warning
 }
 
@@ -69,11 +74,104 @@ func readTexts(opts Options, pid int) (*texts, error) {
 		if in.path == "" {
 			continue
 		}
-		if err := readFile(in.path, in.read); err != nil {
+		if err := t.tolerate(readFile(in.path, in.read)); err != nil {
 			return nil, err
 		}
 	}
-	return t, nil
+	var err error
+	if t.errors, err = t.readLog(opts.ErrorLog, opts, logtext.ReadErrorLog); err != nil {
+		return nil, err
+	}
+	t.kernel, err = t.readLog(opts.KernelLog, opts, logtext.ReadKernelLog)
+	return t, err
+}
+
+// readLog reads the part of a log around the time of the core, which is that of
+// its file. A log without a line from then is read at its end: the file's time
+// may be that of a copy.
+func (t *texts) readLog(path string, opts Options, read func(string, io.ReaderAt, int64, logtext.Options) (*logtext.Log, error)) (*logtext.Log, error) {
+	if path == "" {
+		return nil, nil
+	}
+	f, size, err := elfimage.OpenRegular(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var o logtext.Options
+	if st, err := os.Stat(opts.Core); err == nil {
+		o.Around = st.ModTime()
+	}
+	log, err := read(path, f, size, o)
+	if err != nil {
+		return nil, t.tolerate(err)
+	}
+	if log.Timed && len(log.Facts) == 0 && !o.Around.IsZero() {
+		if log, err = read(path, f, size, logtext.Options{}); err != nil {
+			return nil, err
+		}
+		if len(log.Facts) > 0 {
+			t.warnings = append(t.warnings, target.Warning{Code: "log-time", Text: fmt.Sprintf(
+				"%s says nothing of the hour around the core file's time (%s): what it says at its end is shown instead, and may be of another time", path, o.Around.UTC().Format(time.RFC3339))})
+		}
+	}
+	t.warnings = append(t.warnings, log.Warnings...)
+	return log, nil
+}
+
+// logFacts are what the logs say, with handles turned into threads.
+func (img *image) logFacts() []incident.LogFact {
+	if img.texts.errors == nil && img.texts.kernel == nil {
+		return nil
+	}
+	out := []incident.LogFact{}
+	for _, log := range []struct {
+		*logtext.Log
+		source target.Source
+	}{{img.texts.errors, target.SourceErrorLog}, {img.texts.kernel, target.SourceKernelLog}} {
+		if log.Log == nil {
+			continue
+		}
+		for i := range log.Facts {
+			out = append(out, img.logFact(&log.Facts[i], log.source))
+		}
+	}
+	return out
+}
+
+func (img *image) logFact(f *logtext.Fact, source target.Source) incident.LogFact {
+	out := incident.LogFact{
+		Kind: string(f.Kind), LocalTime: f.Local, Line: f.Line, Text: f.Text, PID: f.PID, LWP: f.LWP,
+		Signal: f.Signal, Query: f.Query, Source: source,
+	}
+	if !f.Time.IsZero() {
+		out.Time = incident.Ptr(f.Time.UTC())
+	}
+	if f.Connection.Known {
+		out.Connection = incident.Ptr(f.Connection.V)
+	}
+	if out.LWP == 0 && f.Handle != 0 && img.lib != nil {
+		if th, ok := img.lib.ByHandle(target.Addr(f.Handle)); ok && th.Confirmed {
+			out.LWP = th.LWP
+		}
+	}
+	return out
+}
+
+// tolerate turns the errors of a text that holds nothing for this core into
+// warnings: the core alone still says a lot. Others, such as a file that can't
+// be opened, stay errors.
+func (t *texts) tolerate(err error) error {
+	for _, soft := range []error{
+		procstat.ErrNoOutput, procstat.ErrOtherProcess, procstat.ErrSeveralProcesses,
+		showtext.ErrNoStatus, showtext.ErrNoProcesslist, logtext.ErrNoLog,
+	} {
+		if errors.Is(err, soft) {
+			t.warnings = append(t.warnings, target.Warning{Code: "text-unused", Text: err.Error() + "; the core is analysed without it"})
+			return nil
+		}
+	}
+	return err
 }
 
 // readFile opens a regular file: a FIFO given by mistake must not hang us.
@@ -82,7 +180,7 @@ func readFile(path string, read func(io.Reader) error) error {
 	if err != nil {
 		return err
 	}
-	defer func(f *os.File) { _ = f.Close() }(f) // opened for reading only
+	defer f.Close()
 	return read(f)
 }
 
@@ -196,5 +294,45 @@ func (img *image) joinRow(s *incident.Session, row *showtext.Row) {
 	}
 	if s.LWP == nil && row.TID.Known && img.byLWP[row.TID.V] != nil {
 		s.LWP, s.Sources["lwp"] = incident.Ptr(row.TID.V), target.SourceProcesslist
+	}
+}
+
+// openMessages are FreeBSD's wait messages of an open of a FIFO
+// (sys/fs/fifofs/fifo_vnops.c).
+var openMessages = []string{"fifoor", "fifoow"}
+
+// placeSightings gives a wait message that a listing without thread ids shows
+// to the one thread it can belong to: the only one in an open whose message
+// isn't known. With two such threads, or two such rows, nobody gets it.
+func (img *image) placeSightings() {
+	seen := img.kernel.WaitMessages()
+	row := -1
+	for i := range img.kernel.Sightings {
+		w := img.kernel.Sightings[i].WaitChannel
+		if !w.Known || !slices.Contains(openMessages, w.V) {
+			continue
+		}
+		if row >= 0 || seen[w.V] != 1 {
+			return
+		}
+		row = i
+	}
+	if row < 0 {
+		return
+	}
+	var only *thread
+	for _, t := range img.threads {
+		switch {
+		case t.kernel.WaitChannel.Known && slices.Contains(openMessages, t.kernel.WaitChannel.V):
+			return // the row is that thread's
+		case t.call == nil || !opens(t.call.Name) || t.kernel.WaitChannel.Known:
+			continue
+		case only != nil:
+			return
+		}
+		only = t
+	}
+	if only != nil {
+		only.kernel.WaitChannel = img.kernel.Sightings[row].WaitChannel
 	}
 }

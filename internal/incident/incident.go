@@ -38,6 +38,7 @@ type Incident struct {
 	Modules       []Module    `json:"modules,omitzero" jsonschema:"loaded images, by address"`
 	Groups        []Group     `json:"groups,omitzero" jsonschema:"equal stacks, largest group first"`
 	Files         []File      `json:"files,omitzero" jsonschema:"open files by descriptor; absent when the input has no list of them"`
+	Logs          []LogFact   `json:"logs,omitzero" jsonschema:"what saved logs say about the time around the capture, in the order of the files; absent when none was given"`
 	Warnings      []Warning   `json:"warnings,omitzero" jsonschema:"what the result lacks and why"`
 }
 
@@ -357,6 +358,22 @@ type File struct {
 	Kind   string        `json:"kind,omitzero" jsonschema:"file, directory, fifo, pipe, socket, device or other"`
 	Peer   string        `json:"peer,omitzero" jsonschema:"other end of a socket"`
 	Source target.Source `json:"source" jsonschema:"where it came from"`
+}
+
+// LogFact is one thing that a saved log says. A log is evidence to be checked
+// against the core, never proof: a query in it can imitate other lines.
+type LogFact struct {
+	Kind       string        `json:"kind" jsonschema:"what it is: crash, assertion, signal, oom-kill, hung-task and others"`
+	Time       *time.Time    `json:"time,omitzero" jsonschema:"time of the line, RFC 3339; absent when the log has none"`
+	LocalTime  bool          `json:"localTime,omitzero" jsonschema:"true when the log doesn't tell its time zone: time is its clock's reading taken as UTC"`
+	Line       int           `json:"line,omitzero" jsonschema:"line of the file, from 1; absent when only the file's end was read"`
+	Text       string        `json:"text" jsonschema:"the line as it stands there"`
+	PID        int           `json:"pid,omitzero" jsonschema:"process that the line names"`
+	LWP        int           `json:"lwp,omitzero" jsonschema:"thread that the line names, or whose OS thread handle it names"`
+	Connection *uint64       `json:"connection,omitzero" jsonschema:"connection id that the line names"`
+	Signal     int           `json:"signal,omitzero" jsonschema:"signal number"`
+	Query      string        `json:"query,omitzero" jsonschema:"statement that the line names"`
+	Source     target.Source `json:"source" jsonschema:"error-log or kernel-log"`
 }
 
 // Warning is something the result lacks.

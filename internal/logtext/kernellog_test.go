@@ -33,6 +33,7 @@ func TestKernelForms(t *testing.T) {
 		{"journal precise", "Nov 21 06:30:56.123456 db1 kernel: " + msg, "1 oom-kill 11-21T06:30:56?" + tail},
 		{"journal iso", "2026-11-21T06:30:56+0000 db1 kernel: " + msg, "1 oom-kill 11-21T06:30:56" + tail},
 		{"journal iso, other zone", "2026-11-21T08:30:56+02:00 db1 kernel: " + msg, "1 oom-kill 11-21T06:30:56" + tail},
+		{"journal iso, west", "2026-11-21T01:00:56-0530 db1 kernel: " + msg, "1 oom-kill 11-21T06:30:56" + tail},
 		{"journal full", "Sat 2026-11-21 06:30:56 UTC db1 kernel: " + msg, "1 oom-kill 11-21T06:30:56" + tail},
 		{"syslog with printk time", "Nov 21 06:30:56 db1 kernel: [12345.678901] " + msg, "1 oom-kill 11-21T06:30:56?" + tail},
 		{"no time", msg, "1 oom-kill" + tail},

@@ -260,7 +260,7 @@ func (t *textReader) kgdbFrame(r row) bool {
 	}
 	name, _, _ = strings.Cut(name, "(")
 	if isFuncName(name) {
-		s.inKernel = true
+		s.inKernel = s.inKernel || kernelFuncs[name]
 		s.kgdb = append(s.kgdb, strings.Clone(name))
 	}
 	return true

@@ -27,6 +27,10 @@ func Text(w io.Writer, inc *incident.Incident, o TextOptions) error {
 	}
 	p.blank()
 	r.threads(p)
+	if inc.Logs != nil {
+		p.blank()
+		r.logs(p)
+	}
 	if len(inc.Verdict.Collect) > 0 {
 		p.blank()
 		p.heading("FOR MORE CERTAINTY", "", "", "", p.bold)
