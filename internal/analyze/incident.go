@@ -81,7 +81,7 @@ func (img *image) input() incident.Input {
 	switch img.core.Info().Writer {
 	case elfcore.WriterKernel:
 		in.Writer = "kernel"
-	case elfcore.WriterGDB:
+	case elfcore.WriterGDB, elfcore.WriterGcore:
 		in.Writer = "gcore"
 	default:
 		in.Writer = "unknown"
