@@ -48,6 +48,7 @@ no binary are needed: the analysis is the same as that of any other core.`,
 				inc.Input.Others[i].Path = demo.Proc
 			}
 			inc.CapturedAt = nil
+			(&inputs{}).printWarnings(stderr, inc)
 			return out.show(stdout, inc)
 		},
 	}

@@ -84,6 +84,8 @@ type Thread struct {
 	Complete bool
 	// StackNote says why the stack is missing or ends early, "" when it doesn't.
 	StackNote string
+	// StackCut: it ends because memory of the stack isn't in the input.
+	StackCut bool
 }
 
 // Syscall is the system call a thread is in. Its Value's source says where

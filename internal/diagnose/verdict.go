@@ -15,6 +15,7 @@ type tally struct {
 	masks                       bool
 	unknownRoles                []int
 	unread, untrusted           []int
+	cut                         []int // untrusted because the core lacks the stack's memory
 	busy                        []int // role known, not in its normal wait, no label
 	unjudged                    []int // role known, wait unknown
 	idle                        int
@@ -35,6 +36,8 @@ func (c *Catalog) count(views []*view, threads []ThreadResult) tally {
 		switch {
 		case trusted(v.t):
 			t.trusted++
+		case len(v.t.Frames) > 0 && v.t.StackCut:
+			t.cut = append(t.cut, r.LWP)
 		case len(v.t.Frames) > 0:
 			t.untrusted = append(t.untrusted, r.LWP)
 		}
@@ -109,7 +112,7 @@ func (c *Catalog) verdict(in *Input, views []*view, near []string, res *Result) 
 		v.DedupKey = dedupKey(res.Findings)
 	}
 	if v.Status != incident.StatusNoStallFound {
-		v.Collect = c.collect(&t, near, v.Status)
+		v.Collect = c.collect(&t, near, v.Status, in.Server.Version.Known)
 	}
 	v.Summary = c.summary(in, &t, res)
 }
@@ -134,8 +137,9 @@ func dedupKey(fs []incident.Finding) string {
 	return shortHash(parts)
 }
 
-// collect says what would make the verdict firmer, most useful first.
-func (c *Catalog) collect(t *tally, near []string, status string) []string {
+// collect says what would make the verdict firmer, most useful first. server
+// tells whether one was recognised.
+func (c *Catalog) collect(t *tally, near []string, status string, server bool) []string {
 	out := slices.Clone(near)
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	if t.total == 0 {
@@ -144,6 +148,9 @@ func (c *Catalog) collect(t *tally, near []string, status string) []string {
 	}
 	if n := len(t.unread); n > 0 {
 		add("%s: no stack could be read. Give the server's binary (--exe) or its root (--sysroot); if the core lacks the stacks, take one by the kernel.", threadList(t.unread))
+	}
+	if n := len(t.cut); n > 0 {
+		add("%s: the core lacks memory of the stack. The complete core has it; if this one is complete, take one by the kernel with coredump_filter 0x33.", threadList(t.cut))
 	}
 	if n := len(t.untrusted); n > 0 {
 		add("%s: the stack isn't proven to its end. The binaries and libraries of that build help (--exe, --sysroot, --debug-dir).", threadList(t.untrusted))
@@ -157,8 +164,11 @@ func (c *Catalog) collect(t *tally, near []string, status string) []string {
 	if !t.masks {
 		add("Signal masks aren't known (gdb's gcore doesn't write them): /proc/PID/task/*/status has them, pass the copy with --proc.")
 	}
-	if n := len(t.unknownRoles); n > 0 {
+	switch n := len(t.unknownRoles); {
+	case n > 0 && server:
 		add("%s: no proven role. Debug symbols of the server name its functions (--debug-dir).", threadList(t.unknownRoles))
+	case n > 0:
+		add("%s: no proven role. Roles are those of threads of mysqld and mariadbd, and neither is recognised here. If this is one of them, give its binary (--exe).", threadList(t.unknownRoles))
 	}
 	if n := len(t.unjudged); n > 0 {
 		add("%s: whether the wait is their normal one can't be told from this input.", threadList(t.unjudged))
