@@ -86,7 +86,7 @@ func (p *Process) readFile(m *Mapping, in uint64, b []byte) (int, error) {
 	if limit := m.Dumped; in < limit { // the truncated part ends where NT_FILE's part begins
 		b = b[:min(uint64(len(b)), limit-in)]
 	}
-	err := error(target.ErrFileMissing)
+	err := target.ErrFileMissing
 	n := 0
 	if p.backing != nil {
 		n, err = p.backing.ReadFile(m, m.FileOff+in, b)

@@ -238,7 +238,7 @@ paths, in --debug-dir and /usr/lib/debug, and in the core itself.`,
   mycore analyze mysqld.core.zst --exe ./mysqld
   mycore analyze mysqld.core --sysroot /srv/container/root --proc ./proc-1158
   mycore analyze mysqld.core --json --fail-on error > incident.json`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args: usageArgs(oneCore),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {
 				return err

@@ -31,16 +31,16 @@ any other core.`,
 			if err := out.check(); err != nil {
 				return err
 			}
-			extract, inputs := demo.Extract, demoLinux
+			extract, options := demo.Extract, demoLinux
 			if len(args) == 1 && args[0] == "freebsd" {
-				extract, inputs = demo.ExtractStory, demoFreeBSD
+				extract, options = demo.ExtractStory, demoFreeBSD
 			}
 			dir, err := extract("")
 			if err != nil {
 				return err
 			}
 			defer os.RemoveAll(dir)
-			opts := inputs(dir)
+			opts := options(dir)
 			opts.Offline = true
 			opts.Tool = incident.Tool{Name: "mycore", Version: version()}
 			res, err := analyze.Run(cmd.Context(), opts)
@@ -49,6 +49,7 @@ any other core.`,
 			}
 			defer res.Close()
 			forget(res.Incident, dir)
+			(&inputs{}).printWarnings(stderr, res.Incident)
 			return out.show(stdout, res.Incident)
 		},
 	}

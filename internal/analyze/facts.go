@@ -1,7 +1,7 @@
 package analyze
 
 import (
-	"fmt"
+	"strings"
 
 	"mycore/elfcore"
 	"mycore/internal/diagnose"
@@ -59,6 +59,7 @@ func (img *image) threadFacts(t *thread) diagnose.Thread {
 	}
 	if !d.Complete {
 		d.StackNote = stackNote(&t.stack)
+		d.StackCut = t.stack.Stop == unwind.StopMemory || t.stack.Stop == unwind.StopStackLost
 	}
 	if t.lib.StartRoutine.Known {
 		if name := img.functionAt(t.lib.StartRoutine.V); name != "" {
@@ -93,10 +94,14 @@ func (img *image) threadFacts(t *thread) diagnose.Thread {
 }
 
 func stackNote(s *unwind.Stack) string {
-	if s.Err != nil {
-		return fmt.Sprintf("%s: %v", s.Stop, s.Err)
+	if s.Err == nil {
+		return string(s.Stop)
 	}
-	return string(s.Stop)
+	text := s.Err.Error()
+	if strings.Contains(text, string(s.Stop)) { // it has said so itself
+		return text
+	}
+	return string(s.Stop) + ": " + text
 }
 
 // functionAt names the function that starts at an address, "" without name.

@@ -87,6 +87,8 @@ type Thread struct {
 	Complete bool
 	// StackNote says why the stack is missing or ends early, "" when it doesn't.
 	StackNote string
+	// StackCut: it ends because memory of the stack isn't in the input.
+	StackCut bool
 }
 
 // Session is a client's session, as far as server text shows it.

@@ -15,6 +15,7 @@ type tally struct {
 	masks                       bool
 	unknownRoles                []int
 	unread, untrusted           []int
+	cut                         []int // untrusted because the core lacks the stack's memory
 	busy                        []int // role known, not in its normal wait, no label
 	unjudged                    []int // role known, wait unknown
 	idle                        int
@@ -35,6 +36,8 @@ func (c *Catalog) count(views []*view, threads []ThreadResult) tally {
 		switch {
 		case trusted(v.t):
 			t.trusted++
+		case len(v.t.Frames) > 0 && v.t.StackCut:
+			t.cut = append(t.cut, r.LWP)
 		case len(v.t.Frames) > 0:
 			t.untrusted = append(t.untrusted, r.LWP)
 		}
@@ -145,6 +148,9 @@ func (c *Catalog) collect(in *Input, t *tally, near []string, status string) []s
 	if n := len(t.unread); n > 0 {
 		add("%s: no stack could be read. Give the server's binary (--exe) or its root (--sysroot); if the core lacks the stacks, take one by the kernel.", threadList(t.unread))
 	}
+	if n := len(t.cut); n > 0 {
+		add("%s: the core lacks memory of the stack. The complete core has it; if this one is complete, take one by the kernel with coredump_filter 0x33.", threadList(t.cut))
+	}
 	if n := len(t.untrusted); n > 0 {
 		add("%s: the stack isn't proven to its end. The binaries and libraries of that build help (--exe, --sysroot, --debug-dir).", threadList(t.untrusted))
 	}
@@ -166,8 +172,11 @@ func (c *Catalog) collect(in *Input, t *tally, near []string, status string) []s
 	default:
 		add("Signal masks aren't known (gdb's gcore doesn't write them): /proc/PID/task/*/status has them, pass the copy with --proc.")
 	}
-	if n := len(t.unknownRoles); n > 0 {
+	switch n := len(t.unknownRoles); {
+	case n > 0 && in.Server.Version.Known:
 		add("%s: no proven role. Debug symbols of the server name its functions (--debug-dir).", threadList(t.unknownRoles))
+	case n > 0:
+		add("%s: no proven role. Roles are those of threads of mysqld and mariadbd, and neither is recognised here. If this is one of them, give its binary (--exe).", threadList(t.unknownRoles))
 	}
 	if n := len(t.unjudged); n > 0 {
 		add("%s: whether the wait is their normal one can't be told from this input.", threadList(t.unjudged))

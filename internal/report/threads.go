@@ -106,7 +106,7 @@ func (r *renderer) group(p *page, g *incident.Group) {
 		r.frames(p, under, t)
 	}
 	if t != nil && t.StackNote != "" {
-		p.prose(under, under, "stack: "+t.StackNote)
+		p.prose(under, under, "stack: "+untrusted.Short(t.StackNote, noteLines*p.width))
 	}
 }
 
@@ -128,8 +128,12 @@ func (r *renderer) wait(p *page, under string, t *incident.Thread) {
 	}
 }
 
-// callLines bounds a system call with very long strings.
-const callLines = 4
+// callLines bounds a system call with very long strings, noteLines a remark
+// with a very long path; the JSON has all of both.
+const (
+	callLines = 4
+	noteLines = 3
+)
 
 func chain(names []string) string {
 	if len(names) > chainNames {
