@@ -144,7 +144,7 @@ func (g *ghostBSD) putWord(addr, v uint64) {
 	binary.LittleEndian.PutUint64(g.Mem(addr, 8), v)
 }
 
-// storyThread is a thread as the builder made it.
+// thread is a thread as the builder made it.
 func (g *ghostBSD) thread(t *testing.T, lwp int) *story.Thread {
 	t.Helper()
 	for i := range g.s.Threads {

@@ -101,6 +101,7 @@ func (t *textReader) json(b []byte) {
 			i = end
 		}
 	}
+	t.unfinished = len(j.stack) > 0
 	for len(j.stack) > 0 { // cut short: what was read counts
 		j.close()
 	}

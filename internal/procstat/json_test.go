@@ -2,8 +2,11 @@ package procstat
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+
+	"mycore/internal/target"
 )
 
 const jsonThreads = `{"__version": "1", "procstat": {"threads": {"1158": {"process_id": 1158, "command": "mysqld", "threads": {` +
@@ -90,4 +93,33 @@ func FuzzLibxo(f *testing.F) {
 		p, err := ReadProcstat("f", strings.NewReader("{"+text), 1158)
 		checkView(t, p, err)
 	})
+}
+
+// JSON that was cut short counts as far as it goes, and that is said.
+func TestJSONCutShort(t *testing.T) {
+	t.Parallel()
+	const whole = `{"procstat": {"threads": {"1158": {"process_id": 1158, "command": "mysqld", "threads": {` +
+		`"100460": {"thread_id": 100460, "thread_name": "-", "run_state": "sleep", "wait_channel": "fifoor"}, ` +
+		`"100461": {"thread_id": 100461, "thread_name": "-", "run_state": "sleep", "wait_channel": "select"}}}}}}`
+	for _, c := range []struct {
+		text    string
+		threads int
+		warned  bool
+	}{
+		{whole, 2, false},
+		{whole + "\n", 2, false},
+		{whole[:len(whole)-1], 2, true},
+		{whole[:strings.Index(whole, `"100461"`)], 1, true},
+	} {
+		p, err := ReadProcstat("t.json", strings.NewReader(c.text), 1158)
+		if err != nil {
+			t.Fatal(err)
+		}
+		warned := slices.ContainsFunc(p.Warnings, func(w target.Warning) bool {
+			return w.Code == CodeIncomplete && strings.Contains(w.Text, "t.json")
+		})
+		if len(p.Threads) != c.threads || warned != c.warned {
+			t.Errorf("%d bytes: %d threads, warnings %+v", len(c.text), len(p.Threads), p.Warnings)
+		}
+	}
 }

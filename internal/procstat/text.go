@@ -77,23 +77,24 @@ type textReader struct {
 	any  bool          // no process id was asked for
 	p    *kernelview.Process
 
-	words    []field        // memory of the current line's words
-	line     int            // of the current line, from 1
-	sec      section        // header in force
-	rows     int            // rows of the process
-	bad      int            // lines that look like a row of the process and aren't
-	firstBad int            // line of the first one
-	others   map[int]bool   // other processes seen
-	comm     string         // the process's command name, once it is certain
-	pending  []pendingNames // rows whose names couldn't be cut yet
-	sigs     map[int]*signalRows
-	procSig  signalRows
-	stack    stackRows
-	seenFD   map[int]bool
-	listed   map[int]int // LWP -> line of its -t row
-	twice    int         // threads listed twice with different messages
-	cut      bool        // a limit was reached
-	dropped  int         // rows beyond a limit
+	words      []field        // memory of the current line's words
+	line       int            // of the current line, from 1
+	sec        section        // header in force
+	rows       int            // rows of the process
+	bad        int            // lines that look like a row of the process and aren't
+	firstBad   int            // line of the first one
+	others     map[int]bool   // other processes seen
+	comm       string         // the process's command name, once it is certain
+	pending    []pendingNames // rows whose names couldn't be cut yet
+	sigs       map[int]*signalRows
+	procSig    signalRows
+	stack      stackRows
+	seenFD     map[int]bool
+	listed     map[int]int // LWP -> line of its -t row
+	twice      int         // threads listed twice with different messages
+	cut        bool        // a limit was reached
+	unfinished bool        // JSON ended inside of an object
+	dropped    int         // rows beyond a limit
 }
 
 // pendingNames is "COMM TDNAME" with more than two words: where one ends is
@@ -305,6 +306,9 @@ func (t *textReader) warnings() {
 	}
 	if t.stack.unnamed > 0 {
 		t.warn(CodeNoThread, "%d kernel backtraces in %q name no thread (the first ends at line %d): they were left out; save them with the command that chose the thread (tid 100460)", t.stack.unnamed, t.name, t.stack.unnamedLine)
+	}
+	if t.unfinished && !t.cut {
+		t.warn(CodeIncomplete, "the JSON of %q ends before its last object does: what was read counts, what is behind that is missing; save the whole output", t.name)
 	}
 	if t.cut {
 		t.warn(CodeLimit, "%q is longer than is read: the rest was left out", t.name)
