@@ -263,6 +263,16 @@ func TestFirstStepIsNotTheKill(t *testing.T) {
 	}
 }
 
+// Parameters give way where a line is too short for them and the offset.
+func TestLongFunctionKeepsItsOffset(t *testing.T) {
+	in := facts("/tmp/ghost.fifo")
+	in.Threads[0].Frames[2].Function = "mysql_load(THD*, sql_exchange const*, TABLE_LIST*, List<Item>&, List<Item>&)"
+	s := text(t, build(t, in), TextOptions{Verbose: true})
+	if !strings.Contains(s, "mysql_load+0x12  mariadbd") || !strings.Contains(s, "my_open+0x11  mariadbd") {
+		t.Error(s)
+	}
+}
+
 func TestShare(t *testing.T) {
 	for percent, want := range map[float64]string{0.01: "less than 1 %", 1: "1 %", 60.7: "61 %", 99.96: "more than 99 %", 100: "100 %"} {
 		if got := share(percent); got != want {
