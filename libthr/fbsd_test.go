@@ -330,7 +330,7 @@ func TestFreeBSD15(t *testing.T) {
 		// where 15 has them; the story's structures are 0x600 apart.
 		p.put64(h+1112, 0)
 		over := make([]byte, 0x40)
-		binary.LittleEndian.PutUint64(over[1632-1632:], p.s.Threads[i].TCB+0x80)
+		binary.LittleEndian.PutUint64(over, p.s.Threads[i].TCB+0x80)
 		p.mem = slices.Insert(p.mem, 0, segment{start: h + 1632, data: over})
 	}
 	// Structures next to each other now overlap: keep two that don't.

@@ -20,7 +20,6 @@ type fbsdStruct struct {
 	tcbErr error
 	stack  Range
 	start  target.Addr
-	wake   target.Addr
 }
 
 // Range is a piece of the target's address space; End is the first address

@@ -79,9 +79,15 @@ func (in *inputs) options(core string, progress io.Writer) (analyze.Options, err
 			return opts, usageError{fmt.Errorf("%s %s: not a directory", d.flag, d.path)}
 		}
 	}
-	if in.exe != "" {
-		if _, err := os.Stat(in.exe); err != nil {
-			return opts, flagError("--exe", in.exe, err)
+	for _, f := range []struct{ flag, path string }{
+		{"--exe", in.exe}, {"--procstat", in.procstat}, {"--ps", in.ps}, {"--innodb-status", in.status},
+		{"--processlist", in.list}, {"--error-log", in.errorLog}, {"--kernel-log", in.kernelLog},
+	} {
+		if f.path == "" {
+			continue
+		}
+		if _, err := os.Stat(f.path); err != nil {
+			return opts, flagError(f.flag, f.path, err)
 		}
 	}
 	if in.maxUnpack != "" {

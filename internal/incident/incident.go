@@ -355,7 +355,7 @@ type Group struct {
 type File struct {
 	FD     int           `json:"fd" jsonschema:"descriptor"`
 	Path   string        `json:"path,omitzero" jsonschema:"path or the kernel's name of the object"`
-	Kind   string        `json:"kind,omitzero" jsonschema:"file, directory, fifo, pipe, socket, device or other"`
+	Kind   string        `json:"kind,omitzero" jsonschema:"what its name tells: path, fifo, pipe, socket, anon or other"`
 	Peer   string        `json:"peer,omitzero" jsonschema:"other end of a socket"`
 	Source target.Source `json:"source" jsonschema:"where it came from"`
 }

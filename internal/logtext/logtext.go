@@ -20,7 +20,7 @@ import (
 	"mycore/internal/target"
 )
 
-// ErrNoLog: nothing of the log that was asked for was recognised.
+// ErrNoLog says that nothing of the log that was asked for was recognised.
 var ErrNoLog = errors.New("no log found")
 
 // Warning codes.

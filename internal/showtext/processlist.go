@@ -241,7 +241,7 @@ func (p *listReader) verticalCells() (map[string]string, bool) {
 	cells["info"] = join(cells["info"], p.block[len(showColumns):last])
 	if p.list.Columns == nil {
 		slices.Reverse(behind)
-		p.list.Columns = append(names, behind...)
+		p.list.Columns = slices.Concat(names, behind)
 	}
 	return cells, true
 }

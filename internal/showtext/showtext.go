@@ -20,9 +20,9 @@ import (
 )
 
 var (
-	// ErrNoStatus: the text holds nothing of SHOW ENGINE INNODB STATUS.
+	// ErrNoStatus says that the text holds nothing of SHOW ENGINE INNODB STATUS.
 	ErrNoStatus = errors.New("no INNODB STATUS found")
-	// ErrNoProcesslist: the text holds no row of SHOW PROCESSLIST.
+	// ErrNoProcesslist says that the text holds no row of SHOW PROCESSLIST.
 	ErrNoProcesslist = errors.New("no processlist found")
 )
 

@@ -161,12 +161,6 @@ func (f *fn) loadGlobal32(dst reg, sym string, value uint32) {
 	f.refs = append(f.refs, ref{at: len(f.code) - 4, to: sym})
 }
 
-// leaGlobal is lea sym(%rip), %r64.
-func (f *fn) leaGlobal(dst reg, sym string) {
-	f.emit(func(m *machine) { m.r[dst] = f.image.run(sym) }, rexB(true, dst, 0), 0x8d, 0x05|byte(dst&7)<<3, 0, 0, 0, 0)
-	f.refs = append(f.refs, ref{at: len(f.code) - 4, to: sym})
-}
-
 func (f *fn) call(to string) {
 	f.emit(nil, 0xe8, 0, 0, 0, 0)
 	f.ops[len(f.ops)-1].call = to

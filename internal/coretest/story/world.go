@@ -507,7 +507,7 @@ func (w *world) pthread(t *Thread, r role, stack uint64) {
 	w.mem.putWord(h+l.wakeAddr, wake)
 	if r.path[0] == "thread_start" {
 		w.mem.putWord(h+l.startRoutine, w.find(r.path[1]).addr())
-		arg := uint64(heap + 0x1000 + 0x100*uint64(t.LWP-100400))
+		arg := heap + 0x1000 + 0x100*uint64(t.LWP-100400)
 		if strings.HasPrefix(r.path[1], "handle_") {
 			arg = THD + uint64(w.conns)*0x2000
 			w.conns++
