@@ -13,6 +13,7 @@ build: ## the static binary
 
 demo: build ## the main job on an embedded incident; needs Go and nothing else
 	./$(BIN) demo
+	./$(BIN) demo freebsd
 
 deps: ## what the tests need: debuggers and the real servers
 	bash scripts/test-deps.sh
@@ -23,7 +24,7 @@ test: build deps lint cross ## everything, real servers included; a missing serv
 	$(MAKE) fuzz FUZZTIME=2s
 
 unit: ## without the servers; says which tests it skipped and why
-	$(GO) test -v $(PKGS) | grep -E '^(---|===|ok|FAIL|PASS|\?|panic|    )' | grep -E 'SKIP|FAIL|^ok|panic|skip' || true
+	GO=$(GO) bash scripts/unit.sh $(PKGS)
 
 bench: build ## Go benchmarks, then the whole command against gdb, lldb and eu-stack
 	$(GO) test -run '^$$' -bench . -benchtime 0.5s $(PKGS)

@@ -54,6 +54,7 @@ func use(p *elfcore.Process) error {
 	}
 	p.ZeroStacks()
 	p.Info()
+	p.KernelView()
 	return nil
 }
 
@@ -77,11 +78,14 @@ func damageInputs(t *testing.T) map[string][]byte {
 	gdb.Style = coretest.GDB
 	arm := coretest.Sample(3)
 	arm.Machine = coretest.ARM64
+	fbArm := fbSample()
+	fbArm.machine = coretest.ARM64
 	in := map[string][]byte{
+		"freebsd": fbSample().core().Bytes(), "freebsd arm64": fbArm.core().Bytes(),
 		"kernel": coretest.Sample(5).Bytes(), "gdb": gdb.Bytes(), "arm64": arm.Bytes(), "link map": linked().Bytes(),
 	}
 	dir := filepath.Join(coretest.Module(t), "..", "shared", "cores", "linux")
-	for _, name := range []string{"llvm/thread_crash-linux-x86_64.core", "llvm/gcore-linux-x86_64.core", "llvm/linux-aarch64-pac.core", "elfutils/test-core.core", "elfutils/testfile_i686_core"} {
+	for _, name := range []string{"../freebsd/x86-64-freebsd-multithread.core", "../freebsd/aarch64-freebsd-multithread.core", "../freebsd/x86-32-freebsd.core", "llvm/thread_crash-linux-x86_64.core", "llvm/gcore-linux-x86_64.core", "llvm/linux-aarch64-pac.core", "elfutils/test-core.core", "elfutils/testfile_i686_core"} {
 		if b, err := os.ReadFile(filepath.Join(dir, name)); err == nil {
 			in[name] = b
 		}

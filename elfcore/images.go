@@ -13,6 +13,7 @@ import (
 // How an image was found.
 const (
 	FromFileNote = "NT_FILE"           // the list of mapped files
+	FromVMMap    = "PROCSTAT_VMMAP"    // FreeBSD's list of mappings
 	FromLinkMap  = "link map"          // the loader's list: AT_PHDR, DT_DEBUG, link_map
 	FromHeaders  = "headers in memory" // an ELF header at the start of a mapping
 	FromAuxv     = "auxiliary vector"  // the vDSO
@@ -23,7 +24,7 @@ type Image struct {
 	Path    string      // as recorded, " (deleted)" included; "[vdso]"; "" unknown
 	Base    target.Addr // runtime address of file offset 0
 	End     target.Addr // first address behind its last known mapping
-	Source  string      // FromFileNote, FromLinkMap, FromHeaders or FromAuxv
+	Source  string      // FromFileNote, FromVMMap, FromLinkMap, FromHeaders or FromAuxv
 	Main    bool        // the executable
 	VDSO    bool        // the kernel's own library; only in memory
 	Headers bool        // its ELF header is in the core's memory
@@ -65,7 +66,7 @@ func (p *Process) findImages() []Image {
 		imgs = addMissing(imgs, linked)
 		imgs = addMissing(imgs, p.imagesFromHeaders())
 	}
-	if base, ok := p.Auxv(atSysinfoEhdr); ok {
+	if base, ok := p.vdsoBase(); ok {
 		if m := p.find(target.Addr(base)); m != nil {
 			imgs = slices.DeleteFunc(imgs, func(im Image) bool { return im.Base == target.Addr(base) })
 			imgs = append(imgs, Image{Path: "[vdso]", Base: target.Addr(base), End: m.End, Source: FromAuxv, VDSO: true})
@@ -84,6 +85,14 @@ func (p *Process) findImages() []Image {
 	}
 	p.markMain(imgs)
 	return imgs
+}
+
+// vdsoBase returns where the kernel's own library begins.
+func (p *Process) vdsoBase() (uint64, bool) {
+	if p.freebsd != nil {
+		return p.Auxv(fbATKPreload)
+	}
+	return p.Auxv(atSysinfoEhdr)
 }
 
 // readHeaders takes what the image's own headers in memory say: the build ID,
@@ -202,6 +211,10 @@ type candidate struct {
 // is mapped from offset 0 on, and goes on with the mappings of the same file
 // behind it.
 func (p *Process) imagesFromFiles() []Image {
+	source := FromFileNote
+	if p.freebsd != nil {
+		source = FromVMMap
+	}
 	var cands []candidate
 	latest := map[string]int{}
 	last := ""
@@ -218,7 +231,7 @@ func (p *Process) imagesFromFiles() []Image {
 			if m.FileOff > uint64(m.Start) || len(cands) >= maxImages {
 				continue
 			}
-			cands = append(cands, candidate{Image: Image{Path: m.Path, Base: m.Start - target.Addr(m.FileOff), Source: FromFileNote}})
+			cands = append(cands, candidate{Image: Image{Path: m.Path, Base: m.Start - target.Addr(m.FileOff), Source: source}})
 			at = len(cands) - 1
 			latest[m.Path] = at
 		}

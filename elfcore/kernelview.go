@@ -17,6 +17,12 @@ var syscallArgs = map[target.Arch][6]int{
 // signal masks, name. A Linux core has no wait channel, run state or open
 // files: those stay absent, to be joined from a copied /proc tree. On AArch64
 // the first argument register is the call's result once it has one.
+//
+// A FreeBSD core has the open files, and per thread the kernel's record: wait
+// message and state. Kernel cores lose the message of each thread whose sleep
+// a signal could break, so an absent one means "not recorded". The system call
+// is there where SyscallState knows it, which of a view with the mapped files
+// behind it (WithBacking) is more often.
 func (p *Process) KernelView() *kernelview.Process {
 	v := &kernelview.Process{
 		PID: p.info.PID, PPID: p.info.PPID, Name: p.info.Command,
@@ -28,6 +34,9 @@ func (p *Process) KernelView() *kernelview.Process {
 		}
 		v.Threads[t.LWP] = p.kernelThread(t)
 	}
+	if p.freebsd != nil {
+		p.fillFreeBSDProcess(v)
+	}
 	return v
 }
 
@@ -38,6 +47,13 @@ func (p *Process) kernelThread(t *Thread) *kernelview.Thread {
 	}
 	if pc, ok := t.Regs.PC(); ok {
 		k.PC = target.Known(pc, target.SourceRegisters)
+	}
+	if p.freebsd != nil {
+		p.fillFreeBSD(k)
+		if call, ok := p.SyscallState(t); ok && call.Number.Known && call.State.Blocked() {
+			k.Syscall = target.Known(kernelview.Syscall{Number: call.Number.V, Args: call.Args}, call.Number.Source)
+		}
+		return k
 	}
 	regs, ok := syscallArgs[p.info.Arch]
 	if !ok || !t.OrigSyscall.Known {

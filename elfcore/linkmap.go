@@ -83,7 +83,7 @@ func (p *Process) walkLinkMap(dyn target.Addr) []Image {
 	if err != nil {
 		return nil
 	}
-	vdso, _ := p.Auxv(atSysinfoEhdr)
+	vdso, _ := p.vdsoBase()
 	var out []Image
 	seen := map[uint64]bool{}
 	for at := head[1]; at != 0 && !seen[at] && len(seen) < maxLinkMap; {
@@ -174,7 +174,11 @@ func (p *Process) linked(addr, name, ld uint64) (Image, bool) {
 	im.Path, _ = target.CString(p, target.Addr(name), maxPath)
 	var ok bool
 	if im.Path == "" { // the executable has no name here
-		if fn, known := p.Auxv(atExecfn); known {
+		tag := uint64(atExecfn)
+		if p.freebsd != nil {
+			tag = fbATExecpath
+		}
+		if fn, known := p.Auxv(tag); known {
 			im.Path, _ = target.CString(p, target.Addr(fn), maxPath)
 		}
 		im.Base, ok = p.mainBase()

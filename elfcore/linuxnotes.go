@@ -29,11 +29,13 @@ const (
 // (binutils include/elf/common.h, NT_GDB_TDESC).
 const ntGDBTdesc = 0xff000000
 
-// fileEntry is one line of NT_FILE.
+// fileEntry is one line of NT_FILE, or one mapping of FreeBSD's VMMAP.
 type fileEntry struct {
 	start, end target.Addr
 	off        uint64 // bytes
-	path       string
+	path       string // "" for anonymous memory (FreeBSD)
+	perm       string // "r-x"; "" where the note doesn't say (Linux)
+	inode      uint64 // FreeBSD only
 }
 
 // noteOrder is what the order of the notes tells about the writer.

@@ -166,7 +166,12 @@ func (c *core) piece(start, end target.Addr, s *segment, f *fileEntry) Mapping {
 		}
 	}
 	if f != nil {
-		m.Path, m.FileOff = f.path, f.off+uint64(start-f.start)
+		if f.path != "" {
+			m.Path, m.FileOff = f.path, f.off+uint64(start-f.start)
+		}
+		if f.perm != "" { // gcore of FreeBSD makes every segment writable
+			m.Perm = f.perm
+		}
 	}
 	return m
 }

@@ -86,7 +86,7 @@ func (p *Process) readFile(m *Mapping, in uint64, b []byte) (int, error) {
 	if limit := m.Dumped; in < limit { // the truncated part ends where NT_FILE's part begins
 		b = b[:min(uint64(len(b)), limit-in)]
 	}
-	err := error(target.ErrFileMissing)
+	err := target.ErrFileMissing
 	n := 0
 	if p.backing != nil {
 		n, err = p.backing.ReadFile(m, m.FileOff+in, b)
@@ -159,6 +159,10 @@ func (c *core) whereNotInCore(m *Mapping, in uint64) Where {
 	case in < m.Dumped:
 		return Truncated
 	case m.Path == "":
+		return NotDumped
+	case m.Writable() && c.freebsd != nil:
+		// FreeBSD dumps every writable mapping that isn't excluded by name
+		// (MAP_NOCORE): what is missing may differ from the file.
 		return NotDumped
 	case m.Writable() && !c.anonDumped:
 		// The kernel dumps a private file mapping that was written to under the

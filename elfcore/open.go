@@ -167,9 +167,7 @@ var formats = []format{
 		detect: func(f *elfimage.File, owner string) bool {
 			return f.OSABI() == elfimage.OSABIFreeBSD || owner == "FreeBSD"
 		},
-		decode: func(c *core) error {
-			return fmt.Errorf("%s: %w: written by FreeBSD (%s); this version reads cores of Linux", c.path, ErrUnsupported, c.file.Arch())
-		},
+		decode: decodeFreeBSD,
 	},
 	{
 		os: "netbsd",
@@ -177,7 +175,7 @@ var formats = []format{
 			return len(owner) >= 11 && owner[:11] == "NetBSD-CORE"
 		},
 		decode: func(c *core) error {
-			return fmt.Errorf("%s: %w: written by NetBSD; this version reads cores of Linux", c.path, ErrUnsupported)
+			return fmt.Errorf("%s: %w: written by NetBSD; this version reads cores of Linux and FreeBSD", c.path, ErrUnsupported)
 		},
 	},
 	{
@@ -251,7 +249,8 @@ const (
 	WarnDuplicateLWP  = "core-duplicate-lwp"     // two threads with one id
 	WarnTooMany       = "core-limit"             // a limit was reached
 	WarnArch          = "arch-limited"           // registers of this machine aren't read
-	WarnNoFileNote    = "core-no-file-note"      // NT_FILE is missing or cut
+	WarnNoFileNote    = "core-no-file-note"      // the list of mapped files (NT_FILE, FreeBSD's VMMAP) is missing or cut
+	WarnKinfo         = "core-kinfo"             // the kernel's records of the threads (FreeBSD) are missing, damaged or of others
 	WarnNoStackMemory = "core-no-stack-memory"   // the memory of the threads isn't in the core
 	WarnStacksZero    = "stacks-zero"            // the stacks in the core are zeros
 	WarnUnpackedCut   = "core-compression-ended" // the compressed stream ended early

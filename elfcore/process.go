@@ -4,8 +4,8 @@
 //
 // It knows the notes that kernels and debuggers write, and nothing of any
 // server, thread library or symbol: those are the layers above. It reads
-// Linux cores of x86-64 and AArch64 in full; of other machines threads by LWP,
-// mappings and images.
+// Linux and FreeBSD cores of x86-64 and AArch64 in full; of other machines
+// threads by LWP, mappings and images.
 //
 // Memory is spliced. Take a library of which the core holds only the first
 // page of the text and all of the data:
@@ -79,6 +79,8 @@ type core struct {
 
 	images []Image
 
+	freebsd *fbsdCore // nil for other systems
+
 	stackOnce sync.Once
 	stacks    StackCheck
 }
@@ -89,11 +91,16 @@ type Info struct {
 	Arch target.Arch
 
 	PID, PPID target.Value[int]
-	Command   target.Value[string] // short name, at most 15 bytes on Linux
-	Args      target.Value[string] // first 79 bytes of the command line on Linux
+	Command   target.Value[string] // short name, at most 15 bytes on Linux, 16 on FreeBSD
+	Args      target.Value[string] // first 79 bytes of the command line on Linux, 80 on FreeBSD
 	UID, GID  target.Value[int]
 
-	Writer       string // WriterKernel, WriterGDB or WriterUnknown
+	Exe       target.Value[string]      // path of the executable (FreeBSD)
+	OSRel     target.Value[int]         // __FreeBSD_version of the kernel: 1400008
+	ExeOSRel  target.Value[int]         // of the system that the executable was made for
+	PSStrings target.Value[target.Addr] // struct ps_strings, which leads to arguments and environment (FreeBSD)
+
+	Writer       string // WriterKernel, WriterGDB, WriterGcore or WriterUnknown
 	WriterReason string // the evidence for it, in words
 
 	// Signal is what ended the process; nil when the core was made by a tool
@@ -105,10 +112,11 @@ type Info struct {
 const (
 	WriterKernel  = "kernel"
 	WriterGDB     = "gdb gcore"
+	WriterGcore   = "gcore" // FreeBSD's gcore(1)
 	WriterUnknown = "unknown"
 )
 
-// Siginfo is the part of a siginfo_t that Linux fills for the kind of signal.
+// Siginfo is the part of a siginfo_t that is filled for the kind of signal.
 type Siginfo struct {
 	Signo, Code, Errno int
 	PID, UID           target.Value[int]         // the sender, for signals sent by a process
@@ -125,12 +133,14 @@ type Thread struct {
 	// Flags is rflags on x86-64 and pstate on AArch64.
 	Flags target.Value[uint64]
 	// OrigSyscall is the number of the system call the thread was in; absent
-	// when it was in none or the core doesn't say.
+	// when it was in none or the core doesn't say. On FreeBSD it is there for
+	// threads asleep in the kernel only: see SyscallState for the others.
 	OrigSyscall target.Value[int64]
 	// SigBlocked and SigPending are masks: signal n is bit n-1. Absent, not
 	// zero, where the writer doesn't record them (gdb's gcore on Linux).
 	SigBlocked, SigPending target.Value[uint64]
-	// CurSig is the signal in PRSTATUS; kernel cores repeat it in every thread.
+	// CurSig is the signal in PRSTATUS; FreeBSD's kernel repeats that of the
+	// process in every thread, and its gcore leaves it 0.
 	CurSig  int
 	Siginfo *Siginfo // of this thread, where the writer records one
 	Name    target.Value[string]

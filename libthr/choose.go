@@ -268,13 +268,13 @@ func (l *Library) unexplained(cands []candidate, named map[Kind]string, tie bool
 	case known == 0:
 		l.warn(CodeUnreadable, "no thread pointer is known: handles can't be mapped to threads")
 	case tie:
-		l.warn(CodeUnknownLibrary, "more than one layout of the thread structures fits: none is used, and handles are taken from the thread pointers unconfirmed")
+		l.warn(CodeUnknownLibrary, "more than one layout of the thread structures fits: none is used, and handles rest on the thread pointers alone; mycore handle answers for them, the incident leaves them out")
 	case len(cands) == 0:
 		l.warn(CodeUnknownLibrary, "the size of the thread structure is unknown, and the handles with it: give the target's C library with --sysroot")
 	case whole == 0 && zero > 0:
-		l.warn(CodeUnreadable, "the thread structures are zeros in the core, so they were not saved: handles are taken from the thread pointers unconfirmed")
+		l.warn(CodeUnreadable, "the thread structures are zeros in the core, so they were not saved: handles rest on the thread pointers alone; mycore handle answers for them, the incident leaves them out")
 	case whole == 0:
-		l.warn(CodeUnreadable, "none of the thread structures could be read: handles are taken from the thread pointers unconfirmed; a core with the thread stacks has them")
+		l.warn(CodeUnreadable, "none of the thread structures could be read: handles rest on the thread pointers alone; mycore handle answers for them, the incident leaves them out. A core with the thread stacks has them")
 	default:
 		l.warn(CodeUnknownLibrary, "no layout of a known thread library explains the thread structures: handles are unconfirmed; give the target's C library with --sysroot")
 	}
@@ -329,7 +329,7 @@ func (l *Library) fill(c *candidate, kernelTID map[int]int) {
 			len(wrong), listInts(wrong))
 	}
 	if len(zero) > 0 {
-		l.warn(CodeUnreadable, "the thread structures of %d threads are zeros in the core (LWP %s), so they were not saved: their handles are taken from the thread pointers unconfirmed",
+		l.warn(CodeUnreadable, "the thread structures of %d threads are zeros in the core (LWP %s), so they were not saved: their handles rest on the thread pointers alone; mycore handle answers for them, the incident leaves them out",
 			len(zero), listInts(zero))
 	}
 	if len(unreadable) > 0 {

@@ -15,7 +15,7 @@ func FromCore(mem target.Memory, core *elfcore.Process, mods *modules.Set, kv *k
 	threads := core.Threads()
 	infos := make([]ThreadInfo, 0, len(threads))
 	for _, t := range threads {
-		info := ThreadInfo{LWP: t.LWP, ThreadPointer: t.ThreadPointer}
+		info := ThreadInfo{LWP: t.LWP, ThreadPointer: t.ThreadPointer, Regs: &t.Regs}
 		if kv != nil {
 			if k := kv.Threads[t.LWP]; k != nil && len(k.NSPid) > 1 {
 				// One number alone is the observer's, of a /proc without
@@ -25,7 +25,7 @@ func FromCore(mem target.Memory, core *elfcore.Process, mods *modules.Set, kv *k
 		}
 		infos = append(infos, info)
 	}
-	return Discover(mem, newModuleSymbols(mods), infos, Options{Arch: core.Info().Arch})
+	return Discover(mem, newModuleSymbols(mods), infos, Options{Arch: core.Info().Arch, OS: core.Info().OS})
 }
 
 // moduleSymbols is the SymbolSource of a set of modules.

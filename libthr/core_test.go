@@ -7,6 +7,7 @@ import (
 
 	"mycore/elfcore"
 	"mycore/internal/coretest"
+	"mycore/internal/coretest/story"
 	"mycore/internal/kernelview"
 	"mycore/internal/modules"
 	"mycore/internal/target"
@@ -61,5 +62,51 @@ func TestFromCoreARM64(t *testing.T) {
 				t.Errorf("thread %+v, warnings %v", th, l.Warnings)
 			}
 		})
+	}
+}
+
+// The story's core as FreeBSD's gcore would have written it: handles through
+// libthr's symbols where the files are at hand, and without them.
+func TestFromCoreFreeBSD(t *testing.T) {
+	for _, o := range []story.Options{{}, {OldNotes: true}, {Release: 13, SegBases: true}, {Release: 12, KernelCore: true}} {
+		s := story.Build(o)
+		path, sysroot, err := s.Write(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		core, err := elfcore.Open(path, elfcore.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer core.Close()
+		for _, root := range []string{sysroot, t.TempDir()} {
+			mods := modules.Load(core, modules.Options{Sysroot: root})
+			l, err := FromCore(core.WithBacking(mods.Backing()), core, mods, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found := 0
+			for _, want := range s.Threads {
+				th, _ := l.ByLWP(want.LWP)
+				if th.Confirmed && uint64(th.Handle.V) == want.Handle {
+					found++
+				} else {
+					t.Errorf("%+v: %+v", o, th)
+				}
+			}
+			if found != 23 || len(l.Warnings) != 0 || l.Kind != KindLibthr {
+				t.Errorf("%+v: %d found, kind %v, warnings %v", o, found, l.Kind, l.Warnings)
+			}
+			want := target.SourceProfile
+			if root == sysroot {
+				want = target.SourceSymbol
+			}
+			if l.Layout.TID.Source != want {
+				t.Errorf("%+v: layout by %v", o, l.Layout.TID.Source)
+			}
+			if a := l.Resolve("0x829e76000"); a.Status != StatusFound || a.Thread.LWP != story.ConnLWP {
+				t.Errorf("answer %+v", a)
+			}
+		}
 	}
 }

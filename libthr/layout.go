@@ -10,7 +10,7 @@ import (
 	"mycore/internal/target"
 )
 
-// ErrUnsupported: the instruction set's thread structures aren't known here.
+// ErrUnsupported says that the instruction set's thread structures aren't known here.
 var ErrUnsupported = errors.New("not supported")
 
 // archProfile holds what the ABI and the libraries fix per instruction set.

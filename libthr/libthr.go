@@ -2,6 +2,12 @@
 // map an OS thread handle (a pthread_t, the address of a struct pthread) to a
 // kernel thread (LWP) and back.
 //
+// On FreeBSD libthr's struct pthread starts with the LWP, and the library
+// publishes the offsets of list and TCB and the list of its threads; tables of
+// the releases are the check and the fall-back. A handle is confirmed there
+// when its id is the LWP, the TCB in it points back to it, and neither thread
+// pointer nor stack pointer contradict.
+//
 // Two C libraries of Linux are known. glibc publishes the offsets of its
 // structures for debuggers (libthread_db) as data symbols, exact for the build
 // at hand; constants are the check and the fall-back. musl publishes nothing;
@@ -29,6 +35,7 @@ const (
 	KindUnknown Kind = "unknown"
 	KindGlibc   Kind = "glibc"
 	KindMusl    Kind = "musl"
+	KindLibthr  Kind = "libthr" // FreeBSD
 )
 
 // Warning codes of Discover.
@@ -37,6 +44,8 @@ const (
 	CodeOffset         = "libthr-offset"          // the library's published offset isn't what the data show
 	CodeTID            = "libthr-tid"             // ids in thread structures contradict the LWPs
 	CodeUnreadable     = "libthr-unreadable"      // thread structures that the core doesn't hold
+	CodeList           = "libthr-list"            // the library's list of threads is damaged
+	CodeLayout         = "libthr-layout"          // the library publishes offsets of an unknown release
 )
 
 // SymbolSource gives the loaded images and their symbols. Both methods must be
@@ -57,11 +66,16 @@ type ThreadInfo struct {
 	// TargetTID is the thread's id in the target's own PID namespace where the
 	// kernel told it (the last number of NSpid); usually unknown.
 	TargetTID target.Value[int]
+	// Regs are the thread's registers, nil unknown. On FreeBSD they lead to
+	// thread structures where no symbol does, and the stack pointer is held
+	// against the stack that a structure names. Discover keeps the pointer.
+	Regs *target.Regs
 }
 
 // Options for Discover. Arch is needed.
 type Options struct {
 	Arch target.Arch
+	OS   string // "freebsd"; all else is taken for Linux
 }
 
 // Field is a member of a structure: where it is and how that is known.
@@ -100,8 +114,18 @@ type Thread struct {
 	// the main thread.
 	StartRoutine target.Value[target.Addr]
 
+	// Stack is the thread's stack as the structure names it (FreeBSD): all of
+	// it, not only what is in use. The initial thread's is the room that libthr
+	// leaves for it.
+	Stack target.Value[Range]
+	// Name is the name that the program gave the thread, from the library's
+	// memory (FreeBSD 12 and later); at most 63 bytes, text of the target.
+	Name target.Value[string]
+
 	// Confirmed: handle and LWP prove each other, see the package comment.
 	Confirmed bool
+	// Proof says in words what confirms a handle on FreeBSD; empty elsewhere.
+	Proof string
 	// Problem says why a thread isn't confirmed; empty otherwise.
 	Problem string
 }
@@ -128,7 +152,11 @@ type Library struct {
 
 	mem      target.Memory
 	symbols  SymbolSource
+	arch     target.Arch
 	profile  archProfile
+	fbsd     *fbsd                // nil on Linux
+	regs     map[int]*target.Regs // by LWP; FreeBSD only
+	stacks   []fbsdStack
 	threads  []Thread // by LWP
 	byHandle []int    // indexes into threads, by handle; only known handles
 
@@ -183,12 +211,23 @@ func Discover(mem target.Memory, symbols SymbolSource, threads []ThreadInfo, opt
 	if !ok {
 		return nil, fmt.Errorf("thread structures of instruction set %v: %w", opts.Arch, ErrUnsupported)
 	}
-	l := &Library{Kind: KindUnknown, mem: mem, symbols: symbols, profile: prof}
+	l := &Library{Kind: KindUnknown, mem: mem, symbols: symbols, arch: opts.Arch, profile: prof}
 	l.threads = make([]Thread, 0, len(threads))
 	for _, t := range threads {
 		l.threads = append(l.threads, Thread{LWP: t.LWP, ThreadPointer: t.ThreadPointer})
 	}
 	slices.SortStableFunc(l.threads, func(a, b Thread) int { return a.LWP - b.LWP })
+	if opts.OS == osFreeBSD {
+		l.regs = make(map[int]*target.Regs, len(threads))
+		for _, t := range threads {
+			if t.Regs != nil {
+				l.regs[t.LWP] = t.Regs
+			}
+		}
+		l.discoverFreeBSD()
+		l.index()
+		return l, nil
+	}
 	kernelTID := make(map[int]int)
 	for _, t := range threads {
 		if t.TargetTID.Known {

@@ -161,6 +161,10 @@ func (l *Library) asHandle(r reading) (Answer, bool) {
 		a.Lines = []string{fmt.Sprintf("%s is probably the handle of LWP %d, but not proven: %s.", h, t.LWP, t.Problem)}
 		return a, true
 	}
+	if l.fbsd != nil {
+		a.Lines = []string{fmt.Sprintf("%s is the handle of LWP %d: %s.", h, t.LWP, t.Proof)}
+		return a, true
+	}
 	a.Lines = []string{fmt.Sprintf("%s is the handle of LWP %d: the thread pointer of that LWP leads to it, and the structure there names the thread.", h, t.LWP)}
 	if t.TargetTID.V != t.LWP {
 		a.Lines = append(a.Lines, l.namespaceLine(&t))
@@ -237,12 +241,16 @@ func (l *Library) asInside(r reading) (Answer, bool) {
 		fmt.Sprintf("%v is %d bytes inside the thread structure of LWP %d, not its start. The handle of that thread is %s.", at, uint64(off), t.LWP, both(t.Handle.V))}}, true
 }
 
-// asListed finds the structure of a thread that ended on glibc's lists.
+// asListed finds the structure of a thread that ended on the library's lists.
 func (l *Library) asListed(r reading) (Answer, bool) {
 	if r.value <= maxPID {
 		return Answer{}, false
 	}
-	if _, ok := l.lists()[target.Addr(r.value)]; !ok {
+	if l.fbsd != nil {
+		if _, ok := l.fbsd.rest[target.Addr(r.value)]; !ok {
+			return Answer{}, false
+		}
+	} else if _, ok := l.lists()[target.Addr(r.value)]; !ok {
 		return Answer{}, false
 	}
 	a := l.asMemory(r)
@@ -257,6 +265,9 @@ func (l *Library) asMemory(r reading) Answer {
 		a.Status = StatusUnmapped
 		a.Lines = []string{fmt.Sprintf("%d is too small for a handle, and no thread has this id: it may be a connection id, or the id of a thread that ended.", r.value)}
 		return a
+	}
+	if l.fbsd != nil {
+		return l.fbsdMemory(a, h)
 	}
 	if !l.Layout.TID.Known {
 		var b [1]byte

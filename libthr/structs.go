@@ -95,3 +95,5 @@ func (r *structReader) word(h target.Addr, n int, off, size uint64, spanErr erro
 	}
 	return binary.LittleEndian.Uint64(r.span[off:]), nil
 }
+
+func le64(b []byte) uint64 { return binary.LittleEndian.Uint64(b) }

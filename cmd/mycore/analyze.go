@@ -26,6 +26,12 @@ type inputs struct {
 	sysroot   string
 	debugDirs []string
 	proc      string
+	procstat  string
+	ps        string
+	status    string
+	list      string
+	errorLog  string
+	kernelLog string
 	maxUnpack string
 	quiet     bool
 	timings   bool
@@ -37,6 +43,12 @@ func (in *inputs) register(cmd *cobra.Command) {
 	f.StringVar(&in.sysroot, "sysroot", "", "`directory` under which recorded paths are looked up (a container's root, a copy of the server's machine)")
 	f.StringArrayVar(&in.debugDirs, "debug-dir", nil, "`directory` of debug files, looked into before /usr/lib/debug (repeatable)")
 	f.StringVar(&in.proc, "proc", "", "saved copy of /proc/PID: task/*/{comm,wchan,syscall,status,stack} (`directory`)")
+	f.StringVar(&in.procstat, "procstat", "", "saved text of procstat -t, -k, -kk, -j or -f, or its libxo JSON (`file`)")
+	f.StringVar(&in.ps, "ps", "", "saved text of ps -H -O wchan, or of ps -axHo pid,lwp,wchan,state,comm (`file`)")
+	f.StringVar(&in.status, "innodb-status", "", "saved SHOW ENGINE INNODB STATUS, joined by OS thread handle (`file`)")
+	f.StringVar(&in.list, "processlist", "", "saved SHOW FULL PROCESSLIST, joined by connection id (`file`)")
+	f.StringVar(&in.errorLog, "error-log", "", "the server's error log; the time around the core is read (`file`)")
+	f.StringVar(&in.kernelLog, "kernel-log", "", "saved dmesg or journalctl -k: OOM kills, hung tasks, NFS (`file`)")
 	f.StringVar(&in.maxUnpack, "max-unpacked", "", "limit for a compressed core's unpacked `size`, such as 40G")
 	f.BoolVarP(&in.quiet, "quiet", "q", false, "no progress and no warnings on stderr")
 	f.BoolVar(&in.timings, "timings", false, "print time and memory of each stage to stderr")
@@ -49,6 +61,8 @@ func (in *inputs) register(cmd *cobra.Command) {
 func (in *inputs) options(core string, progress io.Writer) (analyze.Options, error) {
 	opts := analyze.Options{
 		Core: core, Exe: in.exe, Sysroot: in.sysroot, DebugDirs: in.debugDirs, Proc: in.proc,
+		Procstat: in.procstat, PS: in.ps, InnoDBStatus: in.status, Processlist: in.list,
+		ErrorLog: in.errorLog, KernelLog: in.kernelLog,
 		Tool: incident.Tool{Name: "mycore", Version: version()},
 	}
 	dirs := []struct{ flag, path string }{{"--sysroot", in.sysroot}, {"--proc", in.proc}}
@@ -65,9 +79,15 @@ func (in *inputs) options(core string, progress io.Writer) (analyze.Options, err
 			return opts, usageError{fmt.Errorf("%s %s: not a directory", d.flag, d.path)}
 		}
 	}
-	if in.exe != "" {
-		if _, err := os.Stat(in.exe); err != nil {
-			return opts, flagError("--exe", in.exe, err)
+	for _, f := range []struct{ flag, path string }{
+		{"--exe", in.exe}, {"--procstat", in.procstat}, {"--ps", in.ps}, {"--innodb-status", in.status},
+		{"--processlist", in.list}, {"--error-log", in.errorLog}, {"--kernel-log", in.kernelLog},
+	} {
+		if f.path == "" {
+			continue
+		}
+		if _, err := os.Stat(f.path); err != nil {
+			return opts, flagError(f.flag, f.path, err)
 		}
 	}
 	if in.maxUnpack != "" {
@@ -224,7 +244,7 @@ paths, in --debug-dir and /usr/lib/debug, and in the core itself.`,
   mycore analyze mysqld.core.zst --exe ./mysqld
   mycore analyze mysqld.core --sysroot /srv/container/root --proc ./proc-1158
   mycore analyze mysqld.core --json --fail-on error > incident.json`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args: usageArgs(oneCore),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {
 				return err

@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,43 +17,75 @@ import (
 func newDemo(stdout, stderr io.Writer) *cobra.Command {
 	var out output
 	cmd := &cobra.Command{
-		Use:   "demo",
-		Short: "Analyse an embedded real incident",
-		Long: `Demo analyses a core that is part of the program: a MariaDB server in which
-LOAD DATA INFILE waits for a writer of a FIFO that was removed. No server and
-no binary are needed: the analysis is the same as that of any other core.`,
-		Example: "  mycore demo",
-		Args:    usageArgs(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Use:   "demo [linux|freebsd]",
+		Short: "Analyse an embedded incident",
+		Long: `Demo analyses a core that is part of the program: LOAD DATA INFILE waits for a
+writer of a FIFO that was removed. linux, the default, is a real core of a
+MariaDB server; freebsd is the incident that mycore grew from, rebuilt from its
+published description. No server is needed: the analysis is the same as that of
+any other core.`,
+		Example:   "  mycore demo\n  mycore demo freebsd",
+		ValidArgs: []string{"linux", "freebsd"},
+		Args:      usageArgs(cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs)),
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {
 				return err
 			}
-			dir, err := demo.Extract("")
+			extract, options := demo.Extract, demoLinux
+			if len(args) == 1 && args[0] == "freebsd" {
+				extract, options = demo.ExtractStory, demoFreeBSD
+			}
+			dir, err := extract("")
 			if err != nil {
 				return err
 			}
 			defer os.RemoveAll(dir)
-			res, err := analyze.Run(cmd.Context(), analyze.Options{
-				Core: filepath.Join(dir, demo.Core), Proc: filepath.Join(dir, demo.Proc),
-				CoreOnly: true, Offline: true,
-				Tool: incident.Tool{Name: "mycore", Version: version()},
-			})
+			opts := options(dir)
+			opts.Offline = true
+			opts.Tool = incident.Tool{Name: "mycore", Version: version()}
+			res, err := analyze.Run(cmd.Context(), opts)
 			if err != nil {
 				return err
 			}
 			defer res.Close()
-			inc := res.Incident
-			// The temporary directory says nothing to anybody.
-			inc.Input.Path = demo.Core
-			for i := range inc.Input.Others {
-				inc.Input.Others[i].Path = demo.Proc
-			}
-			inc.CapturedAt = nil
-			return out.show(stdout, inc)
+			forget(res.Incident, dir)
+			(&inputs{}).printWarnings(stderr, res.Incident)
+			return out.show(stdout, res.Incident)
 		},
 	}
 	out.register(cmd)
 	return cmd
+}
+
+func demoLinux(dir string) analyze.Options {
+	return analyze.Options{Core: filepath.Join(dir, demo.Core), Proc: filepath.Join(dir, demo.Proc), CoreOnly: true}
+}
+
+func demoFreeBSD(dir string) analyze.Options {
+	return analyze.Options{
+		Core: filepath.Join(dir, demo.StoryCore), Sysroot: filepath.Join(dir, demo.StorySysroot), NoSystemDirs: true,
+		InnoDBStatus: filepath.Join(dir, demo.StoryInnoDBStatus), Processlist: filepath.Join(dir, demo.StoryProcesslist),
+	}
+}
+
+// forget takes the temporary directory out of the result: it says nothing to
+// anybody, and the same demo is to give the same bytes.
+func forget(inc *incident.Incident, dir string) {
+	strip := func(s *string) { *s = strings.ReplaceAll(*s, dir+string(filepath.Separator), "") }
+	strip(&inc.Input.Path)
+	for i := range inc.Input.Others {
+		strip(&inc.Input.Others[i].Path)
+	}
+	for i := range inc.Modules {
+		strip(&inc.Modules[i].FoundAt)
+		for j := range inc.Modules[i].LookedIn {
+			strip(&inc.Modules[i].LookedIn[j])
+		}
+	}
+	for i := range inc.Warnings {
+		strip(&inc.Warnings[i].Text)
+	}
+	inc.CapturedAt = nil
 }
 
 func newSchema(stdout io.Writer) *cobra.Command {

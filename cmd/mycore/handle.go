@@ -23,7 +23,7 @@ in, and its stack. An LWP is accepted, too.
 It exits with 1 when none of the handles is a thread of the core.`,
 		Example: `  mycore handle mysqld.core 0x7fbbffa536c0
   mycore handle mysqld.core 140074409600704 140074409338560 --json`,
-		Args: usageArgs(cobra.MinimumNArgs(2)),
+		Args: usageArgs(coreAndHandles),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			res, err := in.run(cmd.Context(), args[0], stderr)
 			if err != nil {

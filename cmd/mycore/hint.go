@@ -16,7 +16,7 @@ import (
 // error stays one line.
 func withHint(core string, err error) error {
 	var hint string
-	_, missing := os.Stat(core)
+	st, missing := os.Stat(core)
 	switch {
 	case errors.Is(missing, fs.ErrNotExist):
 		hint = "check the path; coredumpctl or /proc/sys/kernel/core_pattern tell where cores go"
@@ -26,7 +26,7 @@ func withHint(core string, err error) error {
 		hint = "--max-unpacked sets a higher one"
 	case errors.Is(err, unpack.ErrNoSpace):
 		hint = "TMPDIR names a directory with more room"
-	case errors.Is(err, elfimage.ErrNotRegular), errors.Is(err, unpack.ErrNotRegular):
+	case missing == nil && !st.Mode().IsRegular() && (errors.Is(err, elfimage.ErrNotRegular) || errors.Is(err, unpack.ErrNotRegular)):
 		hint = "give the core file itself, copied to a file if it comes through a pipe"
 	case errors.Is(err, elfcore.ErrNotCore) && !strings.Contains(err.Error(), "--exe"):
 		hint = "give the core dump itself, plain or compressed with gzip, zstd, xz or lz4"

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -74,6 +75,25 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// oneCore checks that a command got its core and nothing else.
+func oneCore(_ *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return errors.New("which core? Give its file")
+	case len(args) > 1:
+		return fmt.Errorf("one core at a time: %d files are given", len(args))
+	}
+	return nil
+}
+
+// coreAndHandles checks for a core and at least one handle.
+func coreAndHandles(_ *cobra.Command, args []string) error {
+	if len(args) < 2 {
+		return errors.New("give a core and the handles to look up in it")
+	}
+	return nil
 }
 
 func newVersion(stdout io.Writer) *cobra.Command {

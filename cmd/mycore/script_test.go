@@ -22,6 +22,7 @@ import (
 	"github.com/ulikunitz/xz"
 
 	"mycore/internal/coretest"
+	"mycore/internal/coretest/story"
 	"mycore/internal/demo"
 )
 
@@ -65,6 +66,7 @@ func TestScripts(t *testing.T) {
 			"forget":        func(ts *testscript.TestScript, _ bool, args []string) { cmdForget(t, ts, args) },
 			"taint":         func(ts *testscript.TestScript, _ bool, args []string) { cmdTaint(t, ts, args) },
 			"other-process": cmdOtherProcess,
+			"story":         cmdStory,
 		},
 	})
 }
@@ -207,6 +209,29 @@ func cmdShared(t *testing.T, ts *testscript.TestScript, args []string) {
 func cmdImage(ts *testscript.TestScript, _ bool, args []string) {
 	img := &coretest.Image{BuildID: bytes.Repeat([]byte{0xab}, 20), Text: []byte{0xc3}}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), img.Bytes(), 0o600))
+}
+
+// story DIR [VARIANT...] writes the FreeBSD incident: mysqld.core, sysroot/ and
+// the texts. Variants: kernel (a core by the kernel), 12, 13 (of that release).
+func cmdStory(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: story DIR [VARIANT...]")
+	}
+	var o story.Options
+	for _, a := range args[1:] {
+		switch a {
+		case "kernel":
+			o.KernelCore = true
+		case "12":
+			o.Release = 12
+		case "13":
+			o.Release = 13
+		default:
+			ts.Fatalf("unknown variant %q", a)
+		}
+	}
+	_, _, err := story.Build(o).Write(ts.MkAbs(args[0]))
+	ts.Check(err)
 }
 
 // valid FILE: an incident by the schema that the program prints.

@@ -23,7 +23,6 @@ import (
 	"mycore/internal/incident"
 	"mycore/internal/kernelview"
 	"mycore/internal/modules"
-	"mycore/internal/procstat"
 	"mycore/internal/target"
 	"mycore/internal/unwind"
 	"mycore/libthr"
@@ -36,6 +35,14 @@ type Options struct {
 	Sysroot   string   // directory of the target's files
 	DebugDirs []string // searched before /usr/lib/debug
 	Proc      string   // a copied /proc/PID tree
+
+	// Files of text that a person saved.
+	Procstat     string // procstat -t, -k, -kk, -j, -i, -f, as text or libxo JSON
+	PS           string // ps with thread rows and wait channels
+	InnoDBStatus string // SHOW ENGINE INNODB STATUS
+	Processlist  string // SHOW FULL PROCESSLIST
+	ErrorLog     string // the server's error log
+	KernelLog    string // dmesg or journal
 
 	MaxUnpacked int64  // limit for a compressed core, in bytes; 0: the default
 	TempDir     string // where it is unpacked; "": the system's
@@ -84,6 +91,7 @@ type image struct {
 	argMem   target.Memory // mem without the zeros that stand for lost stacks
 	kernel   *kernelview.Process
 	hasProc  bool
+	texts    *texts
 	lib      *libthr.Library
 	unwinder *unwind.Unwinder
 	recover  *disasm.Recoverer
@@ -102,7 +110,9 @@ type thread struct {
 	stack  unwind.Stack
 	call   *call
 	over   bool // the registers say that it waits in no system call
-	moved  bool // its call differs between the saved /proc text and the core
+	// session is what server text says of the session on this thread.
+	session target.Value[diagnose.Session]
+	moved   bool // its call differs between the saved /proc text and the core
 	// args are arguments recovered from frames, by index of the frame.
 	args map[int][]argument
 }
@@ -119,6 +129,7 @@ func Run(ctx context.Context, opts Options) (*Result, error) {
 	if err := img.fill(ctx, &clock); err != nil {
 		return nil, errors.Join(err, res.Close())
 	}
+	sessions := img.joinSessions()
 	in := img.facts()
 	clock.done("facts")
 	out, err := diagnose.Run(in)
@@ -127,6 +138,8 @@ func Run(ctx context.Context, opts Options) (*Result, error) {
 	}
 	clock.done("rules")
 	res.Incident = img.incident(in, out)
+	res.Incident.Sessions = sessions
+	res.Incident.Logs = img.logFacts()
 	clock.done("incident")
 	res.timings = clock.stages
 	return res, nil
@@ -135,14 +148,6 @@ func Run(ctx context.Context, opts Options) (*Result, error) {
 // open reads the inputs: core, binaries, /proc text.
 func open(ctx context.Context, opts Options, clock *stageClock) (*image, error) {
 	clock.start()
-	var saved *kernelview.Process
-	if opts.Proc != "" {
-		var err error
-		if saved, err = procstat.ReadProcTree(opts.Proc); err != nil {
-			return nil, fmt.Errorf("reading the /proc tree: %w", err)
-		}
-		clock.done("proc text")
-	}
 	core, err := elfcore.OpenContext(ctx, opts.Core, elfcore.Options{
 		Progress: opts.Progress, TempDir: opts.TempDir, MaxUnpacked: opts.MaxUnpacked,
 	})
@@ -153,7 +158,12 @@ func open(ctx context.Context, opts Options, clock *stageClock) (*image, error) 
 	if opts.Trace != nil {
 		core = core.WithTrace(opts.Trace)
 	}
-	img := &image{opts: opts, byLWP: map[int]*thread{}}
+	texts, err := readTexts(opts, core.Info().PID.V)
+	if err != nil {
+		return nil, errors.Join(err, core.Close())
+	}
+	clock.done("texts")
+	img := &image{opts: opts, byLWP: map[int]*thread{}, texts: texts}
 	img.started.do(loadRules, func() { core.ZeroStacks() })
 	mods := modules.Load(core, modules.Options{
 		Exe: opts.Exe, Sysroot: opts.Sysroot, DebugDirs: opts.DebugDirs,
@@ -166,7 +176,8 @@ func open(ctx context.Context, opts Options, clock *stageClock) (*image, error) 
 	img.argMem = withoutLostStacks(img.mem, core)
 	img.warnings = append(img.warnings, core.Warnings()...)
 	img.warnings = append(img.warnings, mods.Warnings()...)
-	img.joinKernel(saved)
+	img.warnings = append(img.warnings, texts.warnings...)
+	img.joinKernel(texts.views)
 	return img, nil
 }
 
@@ -249,20 +260,19 @@ func guarded(f func(*thread), t *thread) (p *workerPanic) {
 	return nil
 }
 
-// joinKernel makes the kernel's view out of the core's notes and a saved
-// /proc tree.
-func (img *image) joinKernel(saved *kernelview.Process) {
+// joinKernel makes the kernel's view out of the core's notes and saved text.
+func (img *image) joinKernel(saved []*kernelview.Process) {
 	base := img.core.KernelView()
 	img.kernel = base
 	moved := map[int]bool{}
-	if saved != nil {
-		j := kernelview.Join(base, saved, kernelview.PreferBase)
+	for _, view := range saved {
+		j := kernelview.Join(img.kernel, view, kernelview.PreferBase)
 		img.kernel, img.hasProc = j.View, true
-		img.warnings = append(img.warnings, j.View.Warnings...)
 		for _, lwp := range j.Moved {
 			moved[lwp] = true
 		}
 	}
+	img.warnings = append(img.warnings, img.kernel.Warnings...)
 	for _, n := range img.core.Threads() {
 		t := &thread{note: n, kernel: img.kernel.Threads[n.LWP], moved: moved[n.LWP]}
 		if t.kernel == nil {

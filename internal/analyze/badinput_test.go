@@ -23,6 +23,7 @@ import (
 
 	"mycore/internal/analyze"
 	"mycore/internal/coretest"
+	"mycore/internal/coretest/story"
 	"mycore/internal/incident"
 	"mycore/internal/report"
 	"mycore/internal/unpack"
@@ -137,11 +138,11 @@ func (d *damaged) outcome(ctx context.Context) error {
 	return res.Close()
 }
 
-// sound holds what no damage may lead to: a core alone proves no FIFO, and
-// only a thread in open() may wait for one.
+// sound holds what no damage may lead to: only a thread in open() may wait for
+// a FIFO, and a core alone proves none unless it has the kernel's wait message.
 func sound(inc *incident.Incident) error {
 	for _, f := range inc.Findings {
-		if f.Confidence == incident.ConfidenceCertain {
+		if f.Confidence == incident.ConfidenceCertain && !hasWaitMessage(inc, &f) {
 			return fmt.Errorf("%s is certain from a core alone: %s", f.Label, f.Title)
 		}
 		for _, lwp := range f.LWPs {
@@ -149,13 +150,27 @@ func sound(inc *incident.Incident) error {
 			if i < 0 {
 				return fmt.Errorf("%s names LWP %d, which is no thread of the core", f.Label, lwp)
 			}
-			if sc := inc.Threads[i].Syscall; sc == nil || !strings.HasPrefix(sc.Name, "open") {
+			if sc := inc.Threads[i].Syscall; (sc == nil || !strings.HasPrefix(sc.Name, "open")) && !(sc == nil && hasWaitMessage(inc, &f)) {
 				return fmt.Errorf("%s on LWP %d, which is in %+v", f.Label, lwp, sc)
 			}
 		}
 	}
 	return nil
 }
+
+func hasWaitMessage(inc *incident.Incident, f *incident.Finding) bool {
+	return !slices.ContainsFunc(f.LWPs, func(lwp int) bool {
+		i := slices.IndexFunc(inc.Threads, func(t incident.Thread) bool { return t.LWP == lwp })
+		if i < 0 || inc.System.OS != "freebsd" {
+			return true
+		}
+		w := inc.Threads[i].WaitChannel
+		return w == nil || !strings.HasPrefix(w.Value, "fifoo")
+	})
+}
+
+// storyGcore is the core whose images are at hand as well.
+const storyGcore = "story"
 
 // hostile are the cores that are damaged: the embedded incident, a synthetic
 // one, and the shared real ones where they are at hand.
@@ -168,6 +183,8 @@ func hostile(t *testing.T) map[string][]byte {
 	}
 	out["ghost-fifo"] = b
 	out["synthetic"] = coretest.Sample(3).Bytes()
+	out[storyGcore] = story.Build(story.Options{SegBases: true}).Core
+	out["story, by the kernel"] = story.Build(story.Options{KernelCore: true, Release: 13}).Core
 	dir := filepath.Join(coretest.Module(t), "..", "shared", "cores", "linux")
 	paths, err := filepath.Glob(filepath.Join(dir, "*", "*core*"))
 	if err != nil {
@@ -223,6 +240,9 @@ func TestBadInput(t *testing.T) {
 			d.opts = options(t, filepath.Join(t.TempDir(), "damaged.core"))
 			if err := os.WriteFile(d.opts.Core, core, 0o600); err != nil {
 				t.Fatal(err)
+			}
+			if name == storyGcore {
+				d.opts.Sysroot = newStory(t, story.Options{SegBases: true}).text("sysroot")
 			}
 			d.once("whole")
 			d.mutate(mutations, core[:d.head], 0)

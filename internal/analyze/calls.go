@@ -6,6 +6,8 @@ import (
 	"path"
 	"strings"
 
+	"mycore/elfcore"
+	"mycore/internal/diagnose"
 	"mycore/internal/disasm"
 	"mycore/internal/kernelview"
 	"mycore/internal/syscalls"
@@ -80,6 +82,9 @@ func opens(name string) bool {
 // callFromRegisters is nil when the registers show no blocked call.
 func (img *image) callFromRegisters(t *thread) *call {
 	info := img.core.Info()
+	if sc, ok := img.core.SyscallState(t.note); ok {
+		return img.callOfFreeBSD(t, &sc)
+	}
 	regs := &t.note.Regs
 	order, ok := argRegs[info.Arch]
 	if !ok {
@@ -109,6 +114,33 @@ func (img *image) callFromRegisters(t *thread) *call {
 		number, c.how = img.restarted(t, number)
 	}
 	c.Call = syscalls.Format(info.OS, info.Arch, number, c.regs, img.argMem, img.fds)
+	return c
+}
+
+// callOfFreeBSD is the call that the registers of a FreeBSD thread show.
+func (img *image) callOfFreeBSD(t *thread, sc *elfcore.SystemCall) *call {
+	if !sc.State.Blocked() {
+		t.over = sc.State != elfcore.CallUnclear
+		return nil
+	}
+	c := &call{source: target.SourceRegisters, regs: sc.Args, how: sc.How}
+	switch sc.State {
+	case elfcore.CallRestarting:
+		c.result = target.Known(int64(diagnose.RestartFreeBSD), target.SourceRegisters)
+	case elfcore.CallInterrupted:
+		c.result = target.Known(int64(diagnose.InterruptedFreeBSD), target.SourceRegisters)
+	}
+	number := sc.Number
+	if !number.Known {
+		got, err := img.recover.SyscallNumber(img.frames(t))
+		if err != nil {
+			return nil
+		}
+		number = target.Known(got.Value, target.SourceCode)
+		c.how = assuming("the call's number by the stub's code: "+got.How, got.Assumed)
+	}
+	info := img.core.Info()
+	c.Call = syscalls.Format(info.OS, info.Arch, number.V, c.regs, img.argMem, img.fds)
 	return c
 }
 

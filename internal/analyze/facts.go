@@ -1,7 +1,7 @@
 package analyze
 
 import (
-	"fmt"
+	"strings"
 
 	"mycore/elfcore"
 	"mycore/internal/diagnose"
@@ -38,6 +38,7 @@ func (img *image) facts() *diagnose.Input {
 	if m := img.mods.Main(); m != nil {
 		in.Process.ServerModule = m.Name()
 	}
+	img.placeSightings()
 	in.Threads = make([]diagnose.Thread, len(img.threads))
 	for i, t := range img.threads {
 		in.Threads[i] = img.threadFacts(t)
@@ -49,7 +50,7 @@ func (img *image) facts() *diagnose.Input {
 func (img *image) threadFacts(t *thread) diagnose.Thread {
 	k := t.kernel
 	d := diagnose.Thread{
-		LWP: t.note.LWP, Handle: t.lib.Handle, Name: k.Name,
+		LWP: t.note.LWP, Handle: confirmedHandle(t), Session: t.session, Name: k.Name,
 		SigBlocked: k.SigBlocked, SigPending: k.SigPending,
 		Complete: t.stack.Stop == unwind.StopOutermost,
 	}
@@ -58,6 +59,7 @@ func (img *image) threadFacts(t *thread) diagnose.Thread {
 	}
 	if !d.Complete {
 		d.StackNote = stackNote(&t.stack)
+		d.StackCut = t.stack.Stop == unwind.StopMemory || t.stack.Stop == unwind.StopStackLost
 	}
 	if t.lib.StartRoutine.Known {
 		if name := img.functionAt(t.lib.StartRoutine.V); name != "" {
@@ -92,10 +94,14 @@ func (img *image) threadFacts(t *thread) diagnose.Thread {
 }
 
 func stackNote(s *unwind.Stack) string {
-	if s.Err != nil {
-		return fmt.Sprintf("%s: %v", s.Stop, s.Err)
+	if s.Err == nil {
+		return string(s.Stop)
 	}
-	return string(s.Stop)
+	text := s.Err.Error()
+	if strings.Contains(text, string(s.Stop)) { // it has said so itself
+		return text
+	}
+	return string(s.Stop) + ": " + text
 }
 
 // functionAt names the function that starts at an address, "" without name.
@@ -108,4 +114,12 @@ func (img *image) functionAt(a target.Addr) string {
 		return sym.Name
 	}
 	return ""
+}
+
+// confirmedHandle leaves out a handle that nothing proves.
+func confirmedHandle(t *thread) target.Value[target.Addr] {
+	if !t.lib.Confirmed {
+		return target.Value[target.Addr]{}
+	}
+	return t.lib.Handle
 }

@@ -81,7 +81,7 @@ func (img *image) input() incident.Input {
 	switch img.core.Info().Writer {
 	case elfcore.WriterKernel:
 		in.Writer = "kernel"
-	case elfcore.WriterGDB:
+	case elfcore.WriterGDB, elfcore.WriterGcore:
 		in.Writer = "gcore"
 	default:
 		in.Writer = "unknown"
@@ -90,8 +90,14 @@ func (img *image) input() incident.Input {
 		p := 100 * float64(missing) / float64(total)
 		in.TruncatedPercent = &p
 	}
-	if img.opts.Proc != "" {
-		in.Others = append(in.Others, incident.InputFile{Kind: "proc", Path: img.opts.Proc})
+	for _, f := range []incident.InputFile{
+		{Kind: "proc", Path: img.opts.Proc}, {Kind: "procstat", Path: img.opts.Procstat}, {Kind: "ps", Path: img.opts.PS},
+		{Kind: "innodb-status", Path: img.opts.InnoDBStatus}, {Kind: "processlist", Path: img.opts.Processlist},
+		{Kind: "error-log", Path: img.opts.ErrorLog}, {Kind: "kernel-log", Path: img.opts.KernelLog},
+	} {
+		if f.Path != "" {
+			in.Others = append(in.Others, f)
+		}
 	}
 	return in
 }

@@ -241,7 +241,7 @@ func (m *machine) rule(c *cursor, op opcode) {
 	case opSameValue:
 		m.set(reg, Rule{Kind: RuleSameValue})
 	case opRegister:
-		m.setRegister(c, reg, c.uleb())
+		m.setRegister(reg, c.uleb())
 	case opExpression:
 		m.set(reg, Rule{Kind: RuleExpr, expr: m.expr(c)})
 	case opValExpression:
@@ -256,7 +256,7 @@ func (m *machine) set(reg uint64, r Rule) {
 	}
 }
 
-func (m *machine) setRegister(c *cursor, reg, from uint64) {
+func (m *machine) setRegister(reg, from uint64) {
 	if from >= target.MaxRegs { // its value can't be known here
 		m.set(reg, Rule{Kind: RuleUndefined})
 		return

@@ -1,8 +1,11 @@
-// Package demo holds a real incident, small enough to be part of the program:
-// the core of a MariaDB server in which LOAD DATA INFILE waits for a writer of
-// a FIFO that somebody removed, trimmed to the memory that the analysis reads,
-// with the /proc text saved at that moment. incident/README.md says how it was
-// made; gen makes it again.
+// Package demo holds two incidents of one kind, small enough to be part of the
+// program: LOAD DATA INFILE waits for a writer of a FIFO that somebody removed.
+//
+// incident is real: the core of a MariaDB server on Linux, trimmed to the
+// memory that the analysis reads, with the /proc text saved at that moment.
+// story is the FreeBSD incident that mycore grew from, written by a builder
+// from its published description. The README in each folder says how it was
+// made; gen makes both again.
 package demo
 
 import (
@@ -13,7 +16,7 @@ import (
 	"path/filepath"
 )
 
-//go:embed incident
+//go:embed incident story
 var files embed.FS
 
 // Core and Proc are the names of the inputs inside the folder of Extract.
@@ -22,14 +25,27 @@ const (
 	Proc = "proc"
 )
 
-// Extract writes the incident's files into a new directory below dir ("" for
-// the system's temporary directory) and returns it; the caller removes it.
-func Extract(dir string) (string, error) {
+// The names of the inputs inside the folder of ExtractStory.
+const (
+	StoryCore         = "mysqld.core.zst"
+	StorySysroot      = "sysroot"
+	StoryInnoDBStatus = "innodb-status.txt"
+	StoryProcesslist  = "processlist.txt"
+)
+
+// Extract writes the Linux incident's files into a new directory below dir (""
+// for the system's temporary directory) and returns it; the caller removes it.
+func Extract(dir string) (string, error) { return extract("incident", dir) }
+
+// ExtractStory is Extract for the FreeBSD incident.
+func ExtractStory(dir string) (string, error) { return extract("story", dir) }
+
+func extract(name, dir string) (string, error) {
 	out, err := os.MkdirTemp(dir, "mycore-demo-")
 	if err != nil {
 		return "", fmt.Errorf("unpacking the demo: %w", err)
 	}
-	sub, err := fs.Sub(files, "incident")
+	sub, err := fs.Sub(files, name)
 	if err == nil {
 		err = copyTree(sub, out)
 	}

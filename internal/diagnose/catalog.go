@@ -198,7 +198,7 @@ func readAll[T any](fsys fs.FS, dir string, add func([]*T)) error {
 			return fmt.Errorf("reading %s: %w", name, err)
 		}
 		text, err := io.ReadAll(io.LimitReader(f, maxDataFile+1))
-		f.Close() //nolint:errcheck // it was only read
+		f.Close()
 		if err != nil {
 			return fmt.Errorf("reading %s: %w", name, err)
 		}

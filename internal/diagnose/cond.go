@@ -281,7 +281,7 @@ func (c *Cond) evalSignals(v *view) tri {
 }
 
 // factNames are the words for Cond.Known and for the evidence of rules.
-var factNames = []string{"wait-channel", "kernel-stack", "syscall", "path", "path-kind", "stack", "restart", "state", "handle", "access"}
+var factNames = []string{"wait-channel", "kernel-stack", "syscall", "path", "path-kind", "stack", "restart", "state", "handle", "access", "session"}
 
 func (v *view) knows(name string) bool {
 	switch name {
@@ -305,6 +305,8 @@ func (v *view) knows(name string) bool {
 		return v.t.State.Known
 	case "handle":
 		return v.t.Handle.Known
+	case "session":
+		return v.t.Session.Known
 	case "access":
 		return v.accessMode().Known
 	}

@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"fmt"
 	"strings"
 
 	"mycore/internal/incident"
@@ -55,8 +56,10 @@ func (v *view) evidence(of string) (incident.Evidence, bool) {
 		}
 	case "state":
 		e.Value, e.Source = t.State.V, t.State.Source
+	case "session":
+		e.Value, e.Source = t.Session.V.Text, t.Session.Source
 	case "handle":
-		e.Value, e.Source = t.Handle.V.String(), t.Handle.Source
+		e.Value, e.Source = fmt.Sprintf("%s is LWP %d", t.Handle.V, t.LWP), t.Handle.Source
 	}
 	return e, true
 }

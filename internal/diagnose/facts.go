@@ -69,8 +69,11 @@ type PathFact struct {
 
 // Thread holds the facts of one thread. Unknown is the zero Value.
 type Thread struct {
-	LWP          int
-	Handle       target.Value[target.Addr]
+	LWP    int
+	Handle target.Value[target.Addr]
+	// Session is what server text says about the session that runs on this
+	// thread.
+	Session      target.Value[Session]
 	Name         target.Value[string] // comm
 	State        target.Value[string] // "S", "D", "T", "R": the first letter counts
 	WaitChannel  target.Value[string] // "" and "0" are no wait channel: leave them unknown
@@ -84,6 +87,14 @@ type Thread struct {
 	Complete bool
 	// StackNote says why the stack is missing or ends early, "" when it doesn't.
 	StackNote string
+	// StackCut: it ends because memory of the stack isn't in the input.
+	StackCut bool
+}
+
+// Session is a client's session, as far as server text shows it.
+type Session struct {
+	Connection uint64
+	Text       string // the state as the server shows it, with what else it says
 }
 
 // Syscall is the system call a thread is in. Its Value's source says where
@@ -131,15 +142,27 @@ const (
 	TrustScan         Trust = "scan"
 )
 
+// RestartFreeBSD and InterruptedFreeBSD are what Syscall.Result holds for a
+// thread of a FreeBSD core whose sleep was broken: ERESTART shows in the program
+// counter, which is back on the instruction that enters the kernel, EINTR in
+// the return register (sys/sys/errno.h; amd64/vm_machdep.c,
+// cpu_set_syscall_retval). A thread still asleep has no result.
+const (
+	RestartFreeBSD     = -1
+	InterruptedFreeBSD = 4
+)
+
 // Linux restart codes that a thread stopped inside a system call shows in its
 // return register (include/linux/errno.h; measured on kernel cores and gcore
-// cores), and EINTR.
+// cores), and EINTR; and FreeBSD's two.
 var restartNames = map[int64]string{
-	-512: "ERESTARTSYS",
-	-513: "ERESTARTNOINTR",
-	-514: "ERESTARTNOHAND",
-	-516: "ERESTART_RESTARTBLOCK",
-	-4:   "EINTR",
+	RestartFreeBSD:     "ERESTART",
+	InterruptedFreeBSD: "EINTR",
+	-512:               "ERESTARTSYS",
+	-513:               "ERESTARTNOINTR",
+	-514:               "ERESTARTNOHAND",
+	-516:               "ERESTART_RESTARTBLOCK",
+	-4:                 "EINTR",
 }
 
 // Linux open flags (asm-generic/fcntl.h; the same on amd64 and arm64).
@@ -149,13 +172,23 @@ const (
 	openPath       = 0o10000000
 )
 
+// FreeBSD's (sys/sys/fcntl.h; O_PATH since 14).
+const (
+	openNonblockFreeBSD = 0x4
+	openPathFreeBSD     = 0x400000
+)
+
 // access names the access mode of open flags; an open that can't block on a
 // FIFO (O_NONBLOCK, O_PATH) has a name of its own.
-func access(flags uint64) string {
+func access(os string, flags uint64) string {
+	path, nonblock := uint64(openPath), uint64(openNonblock)
+	if os == "freebsd" {
+		path, nonblock = openPathFreeBSD, openNonblockFreeBSD
+	}
 	switch {
-	case flags&openPath != 0:
+	case flags&path != 0:
 		return "path"
-	case flags&openNonblock != 0:
+	case flags&nonblock != 0:
 		return "nonblocking"
 	}
 	return [...]string{"read", "write", "read-write", "none"}[flags&openAccessMask]
@@ -166,7 +199,7 @@ func access(flags uint64) string {
 var signalNumbers = map[string]uint{
 	"SIGHUP": 1, "SIGINT": 2, "SIGQUIT": 3, "SIGILL": 4, "SIGTRAP": 5, "SIGABRT": 6, "SIGBUS": 7,
 	"SIGFPE": 8, "SIGKILL": 9, "SIGUSR1": 10, "SIGSEGV": 11, "SIGUSR2": 12, "SIGPIPE": 13,
-	"SIGALRM": 14, "SIGTERM": 15, "SIGCHLD": 17, "SIGCONT": 18, "SIGSTOP": 19, "SIGTSTP": 20,
+	"SIGALRM": 14, "SIGTERM": 15, "SIGTHR": 32, "SIGCHLD": 17, "SIGCONT": 18, "SIGSTOP": 19, "SIGTSTP": 20,
 }
 
 // SignalName names a Linux signal number, "" for one without a name here.

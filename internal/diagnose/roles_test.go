@@ -134,6 +134,8 @@ func TestVerdict(t *testing.T) {
 		{"one mask unknown", idleMariaDB(), func(in *Input) { in.Threads[3].SigBlocked = target.Value[uint64]{} }, "inconclusive", "Signal masks"},
 		{"one stack unread", idleMariaDB(), func(in *Input) { in.Threads[8].Frames = nil }, "inconclusive", "LWP 111: no stack could be read"},
 		{"one stack cut", idleMariaDB(), func(in *Input) { in.Threads[8].Complete = false }, "inconclusive", "LWP 111: the stack isn't proven"},
+		{"one stack not in the core", idleMariaDB(), func(in *Input) { in.Threads[8].Complete, in.Threads[8].StackCut = false, true }, "inconclusive", "LWP 111: the core lacks memory of the stack"},
+		{"no server", unnamedMariaDB(), func(in *Input) { in.Server = Server{} }, "inconclusive", "LWPs 120, 121, 122: no proven role. Roles are those of threads of mysqld and mariadbd, and neither is recognised"},
 		{"one frame scanned", idleMariaDB(), func(in *Input) { in.Threads[8].Frames[9].Trust = TrustScan }, "inconclusive", "LWP 111: the stack isn't proven"},
 		{"one thread at work", idleMariaDB(), func(in *Input) {
 			in.Threads[8] = thread(111, "lib:pthread_mutex_lock < dispatch_command < do_command < handle_one_connection < lib:start_thread < lib:clone", futex(0x80, -512))

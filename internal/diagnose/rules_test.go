@@ -183,12 +183,37 @@ func TestFIFORules(t *testing.T) {
 	}
 }
 
-// FreeBSD records the wait itself; the Linux rule must not fire there.
-func TestRuleAppliesToItsSystem(t *testing.T) {
-	in := linuxInput(wchan(fifoThread(50, loadStack, ghost, 0), "wait_for_partner"))
-	in.OS = "freebsd"
-	if f := catalog(t).Run(in).Findings; len(f) > 0 {
-		t.Errorf("%s on FreeBSD", f[0].Label)
+// Wait channels are the kernel's own words: each system's count there alone.
+func TestWaitChannelsAreOfTheirSystem(t *testing.T) {
+	for _, c := range []struct {
+		os, channel string
+		flags       uint64
+		label       string
+		confidence  string
+	}{
+		{"linux", "wait_for_partner", 0, "fifo-open-no-writer", "certain"},
+		{"linux", "wait_for_partner", 1, "fifo-open-no-reader", "certain"},
+		{"linux", "fifoor", 0, "", ""},
+		{"linux", "fifoow", 1, "", ""},
+		{"freebsd", "fifoor", 0, "fifo-open-no-writer", "certain"},
+		{"freebsd", "fifoow", 1, "fifo-open-no-reader", "certain"},
+		{"freebsd", "fifoow", 0, "", ""},
+		{"freebsd", "fifoor", 1, "", ""},
+		{"freebsd", "wait_for_partner", 0, "", ""},
+		{"freebsd", "sbwait", 0, "", ""},
+	} {
+		in := linuxInput(wchan(fifoThread(50, loadStack, ghost, c.flags), c.channel))
+		in.OS = c.os
+		if c.os == "freebsd" {
+			in.Threads[0].Syscall.V.Result = target.Value[int64]{} // asleep in a core of gcore
+		}
+		got, conf := "", ""
+		if f := catalog(t).Run(in).Findings; len(f) > 0 {
+			got, conf = f[0].Label, f[0].Confidence
+		}
+		if got != c.label || conf != c.confidence {
+			t.Errorf("%s on %s, flags %d: %q %q, want %q %q", c.channel, c.os, c.flags, got, conf, c.label, c.confidence)
+		}
 	}
 }
 

@@ -156,9 +156,12 @@ func kinds(sources []target.Source) int {
 
 // data is what texts about these threads may use.
 func data(in *Input, lwps []int, v *view) textData {
-	d := textData{pid: in.Process.PID, lwps: lwps, arch: in.Arch}
+	d := textData{pid: in.Process.PID, lwps: lwps, arch: in.Arch, os: in.OS}
 	if p := v.path(); p.Known {
 		d.path, d.hasPath = p.V, true
+	}
+	if v.t.Session.Known && len(lwps) == 1 {
+		d.connection = v.t.Session.V.Connection
 	}
 	if v.t.Syscall.Known {
 		d.call = v.t.Syscall.V.Text
@@ -234,8 +237,15 @@ func (c *Catalog) finding(in *Input, s []hit) incident.Finding {
 	}
 	lwps = sortedCopy(lwps)
 	d := data(in, lwps, h.v)
+	var connections []uint64
+	for _, x := range s {
+		if x.v.t.Session.Known {
+			connections = append(connections, x.v.t.Session.V.Connection)
+		}
+	}
+	slices.Sort(connections)
 	f := incident.Finding{
-		Label: r.ID, Severity: r.Severity, Confidence: h.conf, Root: r.Root, LWPs: lwps,
+		Label: r.ID, Severity: r.Severity, Confidence: h.conf, Root: r.Root, LWPs: lwps, Connections: slices.Compact(connections),
 		Title: c.texts.prose(h.level.Sentence, d), Evidence: evidence(r, h.v),
 		Missing: c.missing(r, h.v), Signature: signature(r, h.v),
 	}
@@ -247,6 +257,9 @@ func (c *Catalog) finding(in *Input, s []hit) incident.Finding {
 	}
 	if r.Kill != nil {
 		f.Kill = &incident.Kill{Works: r.Kill.Works, Why: r.Kill.Why, Source: r.Kill.Source}
+	}
+	if f.Kill != nil && f.Kill.Source == "measured" && in.OS != "linux" {
+		f.Kill.Source = "measured on Linux"
 	}
 	for _, id := range r.Remedies {
 		if rem, ok := c.remedy(c.Remedies[id], h.v, d); ok {

@@ -13,12 +13,16 @@ import (
 // textData is what templates of rules and remedies may use. A command that
 // needs a field which isn't known isn't rendered: the functions say so.
 type textData struct {
-	path    string
-	pid     int
-	lwps    []int
-	arch    string
-	call    string
-	hasPath bool
+	path string
+	pid  int
+	lwps []int
+	arch string
+	os   string
+	// connection is that of the only thread; 0 when there are several, or it
+	// isn't known.
+	connection uint64
+	call       string
+	hasPath    bool
 }
 
 // errAbsent ends the rendering of a text whose fact isn't known.
@@ -26,6 +30,9 @@ var errAbsent = fmt.Errorf("a fact that the text needs isn't known")
 
 // Who names the threads: "LWP 4730", "LWPs 1, 2".
 func (d textData) Who() string {
+	if d.connection != 0 {
+		return "Connection " + strconv.FormatUint(d.connection, 10)
+	}
 	if len(d.lwps) == 1 {
 		return "LWP " + strconv.Itoa(d.lwps[0])
 	}
@@ -49,6 +56,9 @@ func (d textData) Verb(one, many string) string {
 	}
 	return many
 }
+
+// FreeBSD says whether the process ran there: commands differ.
+func (d textData) FreeBSD() bool { return d.os == "freebsd" }
 
 // HasPath says whether the path is known.
 func (d textData) HasPath() bool { return d.hasPath }

@@ -15,6 +15,7 @@ type tally struct {
 	masks                       bool
 	unknownRoles                []int
 	unread, untrusted           []int
+	cut                         []int // untrusted because the core lacks the stack's memory
 	busy                        []int // role known, not in its normal wait, no label
 	unjudged                    []int // role known, wait unknown
 	idle                        int
@@ -35,6 +36,8 @@ func (c *Catalog) count(views []*view, threads []ThreadResult) tally {
 		switch {
 		case trusted(v.t):
 			t.trusted++
+		case len(v.t.Frames) > 0 && v.t.StackCut:
+			t.cut = append(t.cut, r.LWP)
 		case len(v.t.Frames) > 0:
 			t.untrusted = append(t.untrusted, r.LWP)
 		}
@@ -109,7 +112,7 @@ func (c *Catalog) verdict(in *Input, views []*view, near []string, res *Result) 
 		v.DedupKey = dedupKey(res.Findings)
 	}
 	if v.Status != incident.StatusNoStallFound {
-		v.Collect = c.collect(&t, near, v.Status)
+		v.Collect = c.collect(in, &t, near, v.Status)
 	}
 	v.Summary = c.summary(in, &t, res)
 }
@@ -135,7 +138,7 @@ func dedupKey(fs []incident.Finding) string {
 }
 
 // collect says what would make the verdict firmer, most useful first.
-func (c *Catalog) collect(t *tally, near []string, status string) []string {
+func (c *Catalog) collect(in *Input, t *tally, near []string, status string) []string {
 	out := slices.Clone(near)
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	if t.total == 0 {
@@ -145,20 +148,35 @@ func (c *Catalog) collect(t *tally, near []string, status string) []string {
 	if n := len(t.unread); n > 0 {
 		add("%s: no stack could be read. Give the server's binary (--exe) or its root (--sysroot); if the core lacks the stacks, take one by the kernel.", threadList(t.unread))
 	}
+	if n := len(t.cut); n > 0 {
+		add("%s: the core lacks memory of the stack. The complete core has it; if this one is complete, take one by the kernel with coredump_filter 0x33.", threadList(t.cut))
+	}
 	if n := len(t.untrusted); n > 0 {
 		add("%s: the stack isn't proven to its end. The binaries and libraries of that build help (--exe, --sysroot, --debug-dir).", threadList(t.untrusted))
 	}
-	if !t.waitChannels {
+	freebsd := in.OS == "freebsd"
+	switch {
+	case t.waitChannels:
+	case freebsd:
+		add("Wait messages: save procstat -t and procstat -kk of the server next time, before anything stops it, and pass the text with --procstat. Cores of the kernel lose the messages, those of gcore(1) keep them.")
+	default:
 		add("Wait channels: copy /proc/PID/task/*/{comm,wchan,syscall,status,stack} next time, before anything stops the server, and pass the copy with --proc.")
 	}
 	if status == incident.StatusStuck {
 		return out // what follows would only prove that nothing else is wrong
 	}
-	if !t.masks {
+	switch {
+	case t.masks:
+	case freebsd:
+		add("Signal masks aren't known: procstat -j shows them, pass the text with --procstat.")
+	default:
 		add("Signal masks aren't known (gdb's gcore doesn't write them): /proc/PID/task/*/status has them, pass the copy with --proc.")
 	}
-	if n := len(t.unknownRoles); n > 0 {
+	switch n := len(t.unknownRoles); {
+	case n > 0 && in.Server.Version.Known:
 		add("%s: no proven role. Debug symbols of the server name its functions (--debug-dir).", threadList(t.unknownRoles))
+	case n > 0:
+		add("%s: no proven role. Roles are those of threads of mysqld and mariadbd, and neither is recognised here. If this is one of them, give its binary (--exe).", threadList(t.unknownRoles))
 	}
 	if n := len(t.unjudged); n > 0 {
 		add("%s: whether the wait is their normal one can't be told from this input.", threadList(t.unjudged))

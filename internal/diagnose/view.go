@@ -115,7 +115,7 @@ func (v *view) accessMode() target.Value[string] {
 	if !v.t.Syscall.Known || !v.t.Syscall.V.OpenFlags.Known {
 		return target.Value[string]{}
 	}
-	return target.Known(access(v.t.Syscall.V.OpenFlags.V), v.t.Syscall.Source)
+	return target.Known(access(v.in.OS, v.t.Syscall.V.OpenFlags.V), v.t.Syscall.Source)
 }
 
 // result is the return register of a thread stopped inside its call.

@@ -35,6 +35,20 @@ var waitBySyscall = map[string]waitClass{
 	"nanosleep": waitSleep, "clock_nanosleep": waitSleep,
 	"rt_sigtimedwait": waitSignal, "rt_sigsuspend": waitSignal, "pause": waitSignal,
 	"open": waitOpen, "openat": waitOpen, "openat2": waitOpen,
+	// FreeBSD's own
+	"kevent": waitPoll, "sigwait": waitSignal, "sigwaitinfo": waitSignal, "sigtimedwait": waitSignal,
+	"sigsuspend": waitSignal, "aio_suspend": waitAIO, "aio_waitcomplete": waitAIO, "aio_waitcomplete2": waitAIO,
+}
+
+// waitByMessage classifies FreeBSD's wait messages: cores of gcore and saved
+// procstat and ps text have them, where the call's number may be lost. The
+// kernel cuts them to 8 characters. uwait is a condition variable or a join.
+var waitByMessage = map[string]waitClass{
+	"select": waitPoll | waitSleep, "kqread": waitPoll, "accept": waitAccept, "sbwait": waitNetRead,
+	"nanslp": waitSleep, "sigwait": waitSignal, "pause": waitSignal, "sigsusp": waitSignal,
+	"uwait": waitCond, "ucond": waitCond, "umtxn": waitLock, "umtxpi": waitLock, "umtxpp": waitLock,
+	"urdlck": waitLock, "uwrlck": waitLock, "usem": waitOther, "aiospn": waitAIO, "aiowc": waitAIO,
+	"fifoor": waitOpen, "fifoow": waitOpen,
 }
 
 // waitByFrame classifies by the innermost library functions: the only way for
@@ -83,6 +97,11 @@ const (
 func classify(t *Thread, names []string, interrupted bool) waitClass {
 	if t.Syscall.Known && !interrupted {
 		switch name := t.Syscall.V.Name; name {
+		case "_umtx_op":
+			if c := classifyFrames(names); c != 0 {
+				return c
+			}
+			return classifyUmtx(t.Syscall.V.Args[1])
 		case "futex", "restart_syscall":
 			if c := classifyFrames(names); c != 0 {
 				return c
@@ -98,7 +117,22 @@ func classify(t *Thread, names []string, interrupted bool) waitClass {
 			return waitOther
 		}
 	}
-	return classifyFrames(names)
+	if c := classifyFrames(names); c != 0 || interrupted || !t.WaitChannel.Known {
+		return c
+	}
+	return waitByMessage[t.WaitChannel.V]
+}
+
+// classifyUmtx reads the operation of FreeBSD's _umtx_op (sys/sys/umtx.h):
+// condition variables of libthr wait with WAIT_UINT_PRIVATE or CV_WAIT.
+func classifyUmtx(op uint64) waitClass {
+	switch op {
+	case 2, 8, 11, 15: // WAIT, CV_WAIT, WAIT_UINT, WAIT_UINT_PRIVATE
+		return waitCond
+	case 5, 12, 13, 17: // MUTEX_LOCK, RW_RDLOCK, RW_WRLOCK, MUTEX_WAIT
+		return waitLock
+	}
+	return waitOther
 }
 
 func classifyFrames(names []string) waitClass {

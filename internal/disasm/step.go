@@ -345,11 +345,12 @@ func (a *Analysis) stepExt(s *state, in *instr) {
 func (a *Analysis) stepAdd(s *state, in *instr) {
 	x, y := a.value(s, in.dst, in), a.value(s, in.src, in)
 	if in.class == clSub {
-		if y.kind == vConst {
+		switch {
+		case y.kind == vConst:
 			y.n = -y.n
-		} else if y.stackish() {
+		case y.stackish():
 			y = value{kind: vFrame} // a difference of addresses, kept suspect
-		} else {
+		default:
 			y = value{}
 		}
 	}
@@ -370,7 +371,7 @@ func (a *Analysis) stepAdd(s *state, in *instr) {
 func (a *Analysis) stepAnd(s *state, in *instr) {
 	x := a.value(s, in.dst, in)
 	y := a.value(s, in.src, in)
-	v := value{}
+	var v value
 	switch {
 	case in.dst.reg == target.RSP && in.dst.size == 8 && x.kind == vStack && x.base == baseCFA && y.kind == vConst && a.align(x.n, y.n):
 		v = value{kind: vStack, base: baseAligned}

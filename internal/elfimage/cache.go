@@ -1,6 +1,7 @@
 package elfimage
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math/bits"
@@ -92,7 +93,7 @@ func (c *pageCache) readAt(p []byte, off int64) (int, error) {
 
 // shrunk explains a read that ended inside the size the file had when opened.
 func shrunk(err error, off int64) error {
-	if err == nil || err == io.EOF {
+	if err == nil || errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return fmt.Errorf("reading at offset %#x: %w", off, err)

@@ -275,8 +275,11 @@ func (f *File) readProgs() error {
 		return fmt.Errorf("%w: program header size %d at offset 0x36, want %d", ErrFormat, h.phentsize, f.phdrSize())
 	}
 	want := int64(h.phnum)
-	if h.phnum == pnXNum {
+	switch {
+	case h.phnum == pnXNum:
 		want = f.extendedCount()
+	case h.typ == TypeCore && h.osabi == OSABIFreeBSD:
+		want = f.wrappedCount(want)
 	}
 	f.want = int(want)
 	size := int64(h.phentsize)
@@ -350,6 +353,28 @@ func (f *File) extendedCount() int64 {
 		}
 	}
 	return pnXNum
+}
+
+// wrappedCount finds the number of program headers of a core whose writer
+// stored it in the 16 bits of e_phnum without regard to its size, as kernel and
+// gcore of FreeBSD 10 do (sys/kern/imgact_elf.c and usr.bin/gcore/elfcore.c,
+// 10.4). The notes follow the table without a gap, which gives the count; it
+// must agree with the bits that are there.
+func (f *File) wrappedCount(stored int64) int64 {
+	h := &f.hdr
+	first := make([]byte, f.phdrSize())
+	if n, _ := f.readHeaderBytes(first, h.phoff); n < len(first) {
+		return stored
+	}
+	p := DecodeProg(first, h.class)
+	if p.Type != PTNote || p.Off <= h.phoff || (p.Off-h.phoff)%uint64(h.phentsize) != 0 {
+		return stored
+	}
+	count := (p.Off - h.phoff) / uint64(h.phentsize)
+	if count <= MaxProgs && count > uint64(stored) && count%(1<<16) == uint64(stored) {
+		return int64(count)
+	}
+	return stored
 }
 
 // DecodeProg decodes one program header. b has at least 56 bytes for Class64, 32

@@ -26,6 +26,8 @@ var Of = map[string]int{
 
 	"libthr":            4,
 	"internal/procstat": 4,
+	"internal/showtext": 4,
+	"internal/logtext":  4,
 
 	"internal/incident": 5,
 
@@ -51,4 +53,4 @@ var SameFloor = map[string][]string{
 
 // TestSupport lists packages that only tests and generators may import; they
 // may import anything.
-var TestSupport = []string{"internal/coretest", "internal/servertest"}
+var TestSupport = []string{"internal/coretest", "internal/coretest/story", "internal/servertest"}

@@ -4,34 +4,16 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"mycore/internal/coretest"
 )
 
 const module = "mycore"
-
-// moduleRoot walks up from the package's folder to the one with go.mod.
-func moduleRoot(t *testing.T) string {
-	t.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir
-		}
-		up := filepath.Dir(dir)
-		if up == dir {
-			t.Fatal("no go.mod above the test")
-		}
-		dir = up
-	}
-}
 
 // violation says what is wrong with an import, "" when it is allowed.
 func violation(from, to string, fromGenerator bool) string {
@@ -62,7 +44,7 @@ func violation(from, to string, fromGenerator bool) string {
 }
 
 func TestImportsRunDownwards(t *testing.T) {
-	root := moduleRoot(t)
+	root := coretest.Module(t)
 	seen := map[string]bool{}
 	files := 0
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {

@@ -33,10 +33,12 @@ type Incident struct {
 	System        System      `json:"system" jsonschema:"the process and the system it ran on"`
 	Verdict       Verdict     `json:"verdict" jsonschema:"the conclusion, first"`
 	Findings      []Finding   `json:"findings,omitzero" jsonschema:"what was found, most important first; empty when nothing was"`
+	Sessions      []Session   `json:"sessions,omitzero" jsonschema:"client sessions, by connection id; absent when nothing told of any"`
 	Threads       []Thread    `json:"threads,omitzero" jsonschema:"every thread, by LWP"`
 	Modules       []Module    `json:"modules,omitzero" jsonschema:"loaded images, by address"`
 	Groups        []Group     `json:"groups,omitzero" jsonschema:"equal stacks, largest group first"`
 	Files         []File      `json:"files,omitzero" jsonschema:"open files by descriptor; absent when the input has no list of them"`
+	Logs          []LogFact   `json:"logs,omitzero" jsonschema:"what saved logs say about the time around the capture, in the order of the files; absent when none was given"`
 	Warnings      []Warning   `json:"warnings,omitzero" jsonschema:"what the result lacks and why"`
 }
 
@@ -247,6 +249,23 @@ type Precondition struct {
 	Check   string `json:"check,omitzero" jsonschema:"how to find out"`
 }
 
+// Session is a client's session with what is known about it; sources says
+// where each field came from.
+type Session struct {
+	Connection uint64                   `json:"connection" jsonschema:"connection id"`
+	LWP        *int                     `json:"lwp,omitzero" jsonschema:"thread that runs it; absent when it wasn't found"`
+	Handle     *Addr                    `json:"handle,omitzero" jsonschema:"OS thread handle"`
+	User       string                   `json:"user,omitzero" jsonschema:"user name"`
+	Host       string                   `json:"host,omitzero" jsonschema:"host the client came from"`
+	DB         string                   `json:"db,omitzero" jsonschema:"default database"`
+	Command    string                   `json:"command,omitzero" jsonschema:"as SHOW PROCESSLIST calls it: Query, Sleep, Killed, ..."`
+	State      string                   `json:"state,omitzero" jsonschema:"state as SHOW PROCESSLIST shows it"`
+	Time       *int64                   `json:"time,omitzero" jsonschema:"seconds in that state, as the server says"`
+	Query      string                   `json:"query,omitzero" jsonschema:"text of the statement"`
+	QueryID    *uint64                  `json:"queryID,omitzero" jsonschema:"id of the statement"`
+	Sources    map[string]target.Source `json:"sources,omitzero" jsonschema:"where each field came from"`
+}
+
 // Thread is one thread with everything known about it.
 type Thread struct {
 	LWP          int                      `json:"lwp" jsonschema:"kernel thread id as the observer saw it"`
@@ -336,9 +355,25 @@ type Group struct {
 type File struct {
 	FD     int           `json:"fd" jsonschema:"descriptor"`
 	Path   string        `json:"path,omitzero" jsonschema:"path or the kernel's name of the object"`
-	Kind   string        `json:"kind,omitzero" jsonschema:"file, directory, fifo, pipe, socket, device or other"`
+	Kind   string        `json:"kind,omitzero" jsonschema:"what its name tells: path, fifo, pipe, socket, anon or other"`
 	Peer   string        `json:"peer,omitzero" jsonschema:"other end of a socket"`
 	Source target.Source `json:"source" jsonschema:"where it came from"`
+}
+
+// LogFact is one thing that a saved log says. A log is evidence to be checked
+// against the core, never proof: a query in it can imitate other lines.
+type LogFact struct {
+	Kind       string        `json:"kind" jsonschema:"what it is: crash, assertion, signal, oom-kill, hung-task and others"`
+	Time       *time.Time    `json:"time,omitzero" jsonschema:"time of the line, RFC 3339; absent when the log has none"`
+	LocalTime  bool          `json:"localTime,omitzero" jsonschema:"true when the log doesn't tell its time zone: time is its clock's reading taken as UTC"`
+	Line       int           `json:"line,omitzero" jsonschema:"line of the file, from 1; absent when only the file's end was read"`
+	Text       string        `json:"text" jsonschema:"the line as it stands there"`
+	PID        int           `json:"pid,omitzero" jsonschema:"process that the line names"`
+	LWP        int           `json:"lwp,omitzero" jsonschema:"thread that the line names, or whose OS thread handle it names"`
+	Connection *uint64       `json:"connection,omitzero" jsonschema:"connection id that the line names"`
+	Signal     int           `json:"signal,omitzero" jsonschema:"signal number"`
+	Query      string        `json:"query,omitzero" jsonschema:"statement that the line names"`
+	Source     target.Source `json:"source" jsonschema:"error-log or kernel-log"`
 }
 
 // Warning is something the result lacks.

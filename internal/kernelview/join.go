@@ -204,6 +204,8 @@ func joinThread(b, e *Thread, prefer Preference) {
 	pick(&b.Name, e.Name, prefer)
 	pick(&b.State, e.State, prefer)
 	pick(&b.WaitChannel, e.WaitChannel, prefer)
+	pick(&b.WaitAddress, e.WaitAddress, prefer)
+	pick(&b.Slept, e.Slept, prefer)
 	pick(&b.Syscall, e.Syscall, prefer)
 	// Stack pointer and program counter belong together: one moment's pair.
 	if e.SP.Known && e.PC.Known && (prefer == PreferExtra || !b.SP.Known && !b.PC.Known) {
@@ -230,12 +232,14 @@ func joinProcess(b, e *Process, prefer Preference) {
 	pick(&b.State, e.State, prefer)
 	pick(&b.Args, e.Args, prefer)
 	pick(&b.Cwd, e.Cwd, prefer)
+	pick(&b.Exe, e.Exe, prefer)
 	pick(&b.TracerPID, e.TracerPID, prefer)
 	pick(&b.ThreadCount, e.ThreadCount, prefer)
 	pick(&b.StartTicks, e.StartTicks, prefer)
 	pick(&b.SharedPending, e.SharedPending, prefer)
 	pick(&b.SigIgnored, e.SigIgnored, prefer)
 	pick(&b.SigCaught, e.SigCaught, prefer)
+	b.Sightings = append(b.Sightings, e.Sightings...)
 	if e.FilesKnown && (!b.FilesKnown || prefer == PreferExtra) {
 		b.Files, b.FilesKnown = slices.Clone(e.Files), true
 	}
@@ -250,7 +254,7 @@ func cloneProcess(p *Process) *Process {
 	}
 	c := *p
 	c.NSPid, c.NSTgid = slices.Clone(p.NSPid), slices.Clone(p.NSTgid)
-	c.Warnings = slices.Clone(p.Warnings)
+	c.Warnings, c.Sightings = slices.Clone(p.Warnings), slices.Clone(p.Sightings)
 	c.Threads = make(map[int]*Thread, len(p.Threads))
 	for lwp, t := range p.Threads {
 		tc := *t

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -170,5 +171,19 @@ func TestTargetID(t *testing.T) {
 	th.NSPid = []int{1001, 40, 7}
 	if id, ok := th.TargetID(); !ok || id != 7 {
 		t.Errorf("got %d, %v", id, ok)
+	}
+}
+
+// TestJoinSleep: what only one view knows of a sleep reaches the result.
+func TestJoinSleep(t *testing.T) {
+	base, extra := view(1, nil, target.SourceCoreNote, 2), view(1, nil, target.SourceProcstat, 2)
+	base.Threads[2].WaitAddress = target.Known[target.Addr](0xf0, target.SourceCoreNote)
+	extra.Threads[2].WaitAddress = target.Known[target.Addr](0xf8, target.SourceProcstat)
+	extra.Threads[2].Slept = target.Known(time.Minute, target.SourceProcstat)
+	if got := Join(base, extra, PreferBase).View.Threads[2]; got.WaitAddress.V != 0xf0 || got.Slept.V != time.Minute {
+		t.Errorf("%+v", got)
+	}
+	if got := Join(base, extra, PreferExtra).View.Threads[2]; got.WaitAddress.V != 0xf8 {
+		t.Errorf("%+v", got)
 	}
 }

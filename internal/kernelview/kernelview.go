@@ -11,6 +11,7 @@ package kernelview
 import (
 	"maps"
 	"slices"
+	"time"
 
 	"mycore/internal/target"
 )
@@ -48,17 +49,28 @@ type Thread struct {
 	LWP   int   // the thread's id as the observer sees it: the key of Process.Threads
 	NSPid []int // ids in each PID namespace, the observer's first, the target's own last (status, NSpid); nil unknown
 
-	Name  target.Value[string] // comm, at most 15 bytes on Linux
-	State target.Value[string] // the state's letter: R S D T t Z X I (fs/proc/array.c, task_state_array)
+	Name target.Value[string] // comm, at most 15 bytes on Linux, 19 on FreeBSD
+	// State is the state's letter: R S D T t Z X I on Linux (fs/proc/array.c,
+	// task_state_array); R S I D T L W Z on FreeBSD (bin/ps/print.c, state()).
+	// From procstat text S is any sleep: its word doesn't tell S, I and D apart.
+	State target.Value[string]
 
 	// WaitChannel is the kernel function in which the thread sleeps (Linux
-	// wchan) or its wait message (FreeBSD wmesg). Absent when the source says
+	// wchan) or its wait message (FreeBSD wmesg; a kernel lock's name after a
+	// star, as procstat prints it). Absent when the source says
 	// nothing: Linux writes "0" both for a thread that doesn't sleep and for a
 	// reader without permission, so "0" is never "not waiting".
 	WaitChannel target.Value[string]
-	Syscall     target.Value[Syscall]
-	SP          target.Value[target.Addr] // user stack pointer
-	PC          target.Value[target.Addr] // user program counter
+	// WaitAddress is the kernel's address of what the thread waits for
+	// (FreeBSD ki_wchan): threads that share it wait for the same object.
+	WaitAddress target.Value[target.Addr]
+	// Slept is for how long the thread has been asleep, in whole seconds
+	// (FreeBSD ki_slptime, ps). Absent for a thread that doesn't sleep.
+	Slept target.Value[time.Duration]
+
+	Syscall target.Value[Syscall]
+	SP      target.Value[target.Addr] // user stack pointer
+	PC      target.Value[target.Addr] // user program counter
 
 	SigBlocked target.Value[uint64]
 	SigPending target.Value[uint64] // pending for this thread alone
@@ -71,13 +83,15 @@ type Thread struct {
 	KernelStack target.Value[[]string]
 }
 
-// FileKind tells what stands behind a descriptor, as far as its name does. A
-// FIFO with a path has KindPath: its link doesn't differ from a file's.
+// FileKind tells what stands behind a descriptor, as far as the source does. A
+// link of a Linux /proc doesn't tell a FIFO with a path from a file: both have
+// KindPath there. FreeBSD's records do.
 type FileKind string
 
-// The kinds of open files that a /proc link's text distinguishes.
+// The kinds of open files.
 const (
 	KindPath   FileKind = "path"   // a name in the file system: file, directory, device, FIFO
+	KindFIFO   FileKind = "fifo"   // a FIFO; only sources that know the file's type say so
 	KindPipe   FileKind = "pipe"   // an unnamed pipe, pipe:[inode]
 	KindSocket FileKind = "socket" // socket:[inode]
 	KindAnon   FileKind = "anon"   // anon_inode:..., memfd and other objects without a name
@@ -124,6 +138,7 @@ type Process struct {
 	State         target.Value[string]
 	Args          target.Value[[]string]
 	Cwd           target.Value[string] // working directory, for relative paths
+	Exe           target.Value[string] // path of the executable (FreeBSD: the descriptor named text)
 	TracerPID     target.Value[int]
 	ThreadCount   target.Value[int]    // what the kernel said; len(Threads) may be less in a partial copy
 	StartTicks    target.Value[uint64] // start of the process in clock ticks since boot (stat, field 22)
@@ -132,6 +147,7 @@ type Process struct {
 	SigCaught     target.Value[uint64]
 
 	Threads    map[int]*Thread // by LWP
+	Sightings  []Sighting      // threads seen without their ids, in the order of the text
 	Files      []File          // by descriptor; see FilesKnown
 	FilesKnown bool            // Files is the descriptor table, even if empty
 	Mappings   []Mapping       // by address; nil unknown

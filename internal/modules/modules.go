@@ -158,7 +158,7 @@ func Load(core *elfcore.Process, opts Options) *Set {
 		l.warn(WarnMismatch, "the file given by --exe isn't used: the core doesn't tell which image is the executable, and none has the build ID of %q", opts.Exe)
 	}
 	slices.SortStableFunc(s.mods, func(a, b *Module) int { return cmp.Compare(a.Image.Base, b.Image.Base) })
-	s.warnings = append(l.warnings, l.summarise(s.mods)...)
+	s.warnings = slices.Concat(l.warnings, l.summarise(s.mods))
 	return s
 }
 

@@ -2,7 +2,6 @@ package report
 
 import (
 	"fmt"
-	"strconv"
 
 	"mycore/internal/incident"
 	"mycore/internal/untrusted"
@@ -113,7 +112,7 @@ func withheld(s *incident.Remedy) string {
 	case unmet > 0:
 		return "no command: a condition doesn't hold"
 	case unknown > 0:
-		return "no command: " + strconv.Itoa(unknown) + " of the conditions isn't known from this input"
+		return "no command: " + count(unknown, "condition isn't", "conditions aren't") + " known from this input"
 	}
 	return "no command for this step"
 }
@@ -128,7 +127,7 @@ func (r *renderer) precondition(p *page, s *incident.Remedy, c incident.Precondi
 		return
 	}
 	text := "if: " + c.Text + " (" + c.Status
-	if c.Guarded {
+	if c.Guarded && len(s.Commands) > 0 {
 		text += ", the command checks it"
 	}
 	text += ")"

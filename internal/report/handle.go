@@ -56,11 +56,12 @@ func (r *renderer) handle(p *page, a *incident.HandleAnswer) {
 	for i := range t.Frames {
 		names = append(names, frameName(&t.Frames[i]))
 	}
-	if p.opts.Verbose && len(t.Frames) > 0 {
+	switch {
+	case p.opts.Verbose && len(t.Frames) > 0:
 		r.frames(p, "  ", t)
-	} else if len(names) > 0 {
+	case len(names) > 0:
 		p.prose("  stack     ", "            ", chain(names))
-	} else {
+	default:
 		note := "not read"
 		if t.StackNote != "" {
 			note += ": " + t.StackNote

@@ -248,6 +248,39 @@ func TestFirstScreen(t *testing.T) {
 	}
 }
 
+// A step that destroys isn't the first one because the milder ones lack a fact.
+func TestFirstStepIsNotTheKill(t *testing.T) {
+	in := facts("/tmp/ghost.fifo")
+	in.Threads[0].Syscall.V.Path = target.Value[string]{}
+	in.Server = diagnose.Server{}
+	inc := build(t, in)
+	screen, rest, _ := strings.Cut(text(t, inc, TextOptions{}), "FINDING 1")
+	if strings.Contains(screen, "KILL 4711") || !strings.Contains(screen, "first step   none that this evidence allows") {
+		t.Errorf("first screen:\n%s", screen)
+	}
+	if !strings.Contains(rest, "kill -KILL 4711") {
+		t.Errorf("the last step is gone:\n%s", rest)
+	}
+}
+
+// Parameters give way where a line is too short for them and the offset.
+func TestLongFunctionKeepsItsOffset(t *testing.T) {
+	in := facts("/tmp/ghost.fifo")
+	in.Threads[0].Frames[2].Function = "mysql_load(THD*, sql_exchange const*, TABLE_LIST*, List<Item>&, List<Item>&)"
+	s := text(t, build(t, in), TextOptions{Verbose: true})
+	if !strings.Contains(s, "mysql_load+0x12  mariadbd") || !strings.Contains(s, "my_open+0x11  mariadbd") {
+		t.Error(s)
+	}
+}
+
+func TestShare(t *testing.T) {
+	for percent, want := range map[float64]string{0.01: "less than 1 %", 1: "1 %", 60.7: "61 %", 99.96: "more than 99 %", 100: "100 %"} {
+		if got := share(percent); got != want {
+			t.Errorf("%v: %q, want %q", percent, got, want)
+		}
+	}
+}
+
 // Whatever the target wrote, no line steers the terminal, and no line but a
 // command is wider than the screen.
 func TestTextIsSafeAndFits(t *testing.T) {

@@ -27,6 +27,10 @@ func Text(w io.Writer, inc *incident.Incident, o TextOptions) error {
 	}
 	p.blank()
 	r.threads(p)
+	if inc.Logs != nil {
+		p.blank()
+		r.logs(p)
+	}
 	if len(inc.Verdict.Collect) > 0 {
 		p.blank()
 		p.heading("FOR MORE CERTAINTY", "", "", "", p.bold)
@@ -102,8 +106,19 @@ func (r *renderer) header(p *page) {
 	}
 	p.line(column(untrusted.Short(name, 20), max(13, untrusted.Cells(untrusted.Short(name, 20)))) + " " + strings.Join(parts, " · "))
 	if t := inc.Input.TruncatedPercent; t != nil {
-		p.prose("truncated     ", indent, fmt.Sprintf("%.0f %% of the file is missing; what is said here rests on the rest.", *t))
+		p.prose("truncated     ", indent, share(*t)+" of the core's memory is missing; what is said here rests on the rest.")
 	}
+}
+
+// share is a percentage that never claims nothing or all when it is a part.
+func share(percent float64) string {
+	switch {
+	case percent < 1:
+		return "less than 1 %"
+	case percent > 99 && percent < 100:
+		return "more than 99 %"
+	}
+	return fmt.Sprintf("%.0f %%", percent)
 }
 
 func osName(os string) string {
@@ -254,11 +269,15 @@ func (r *renderer) brief(p *page, i int, full bool) {
 	}
 }
 
-// firstStep is the remedy of the lowest risk that has a command.
+// highRisk is the risk of steps that lose something for certain.
+const highRisk = "high"
+
+// firstStep is the remedy of the lowest risk that has a command. What destroys
+// is never the first step while milder ones only lack a fact.
 func firstStep(f *incident.Finding) *incident.Remedy {
 	for i := range f.Remedies {
-		if len(f.Remedies[i].Commands) > 0 {
-			return &f.Remedies[i]
+		if r := &f.Remedies[i]; len(r.Commands) > 0 && (i == 0 || r.Risk != highRisk) {
+			return r
 		}
 	}
 	return nil
@@ -347,6 +366,9 @@ func (r *renderer) notes(p *page) {
 	}
 	if c.UnknownRoles > 0 {
 		missing = append(missing, "the role of "+count(c.UnknownRoles, "thread", "threads"))
+	}
+	if inc.Server == nil {
+		missing = append(missing, "which server this is")
 	}
 	if len(missing) > 0 {
 		p.prose("not known     ", indent, strings.Join(missing, ", ")+".")

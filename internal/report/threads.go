@@ -106,7 +106,7 @@ func (r *renderer) group(p *page, g *incident.Group) {
 		r.frames(p, under, t)
 	}
 	if t != nil && t.StackNote != "" {
-		p.prose(under, under, "stack: "+t.StackNote)
+		p.prose(under, under, "stack: "+untrusted.Short(t.StackNote, noteLines*p.width))
 	}
 }
 
@@ -128,8 +128,12 @@ func (r *renderer) wait(p *page, under string, t *incident.Thread) {
 	}
 }
 
-// callLines bounds a system call with very long strings.
-const callLines = 4
+// callLines bounds a system call with very long strings, noteLines a remark
+// with a very long path; the JSON has all of both.
+const (
+	callLines = 4
+	noteLines = 3
+)
 
 func chain(names []string) string {
 	if len(names) > chainNames {
@@ -143,7 +147,11 @@ func (r *renderer) frames(p *page, under string, t *incident.Thread) {
 	for i := range t.Frames {
 		f := &t.Frames[i]
 		s := fmt.Sprintf("%s#%-3d %s  %s", under, i, column(f.PC.String(), 14), column(f.Trust, 7))
-		p.line(s + " " + frameText(f))
+		text := frameText(f, f.Function)
+		if untrusted.Cells(s)+1+untrusted.Cells(untrusted.Line(text)) > p.width { // the offset matters more than the parameters
+			text = frameText(f, shortName(f.Function))
+		}
+		p.line(s + " " + text)
 		for _, a := range f.Arguments {
 			p.prose(under+"       ", under+"       ", fmt.Sprintf("argument %d = %s %s (%s)", a.Index+1, a.Value, a.Text, a.How))
 		}
@@ -153,10 +161,11 @@ func (r *renderer) frames(p *page, under string, t *incident.Thread) {
 	}
 }
 
-func frameText(f *incident.Frame) string {
+// frameText is a frame of a whole stack, its function under the name given.
+func frameText(f *incident.Frame, name string) string {
 	switch {
 	case f.Function != "" && f.Offset != nil:
-		return f.Function + "+" + f.Offset.String() + "  " + path.Base(f.Module)
+		return name + "+" + f.Offset.String() + "  " + path.Base(f.Module)
 	case f.Signal:
 		return "<signal handler called>"
 	case f.Start != nil && f.Offset != nil && *f.Offset >= *f.Start:

@@ -25,7 +25,12 @@ var compileArgs = []string{"-O1", "-g", "-fno-optimize-sibling-calls", "-Wall", 
 // executable's path; it goes when the test ends. More arguments come last.
 func Compile(t testing.TB, source []byte, args ...string) string {
 	t.Helper()
-	cc := os.Getenv("CC")
+	return compileBy(t, os.Getenv("CC"), source, args...)
+}
+
+// compileBy is Compile with a compiler of choice; "" is gcc.
+func compileBy(t testing.TB, cc string, source []byte, args ...string) string {
+	t.Helper()
 	if cc == "" {
 		cc = "gcc"
 	}
@@ -126,6 +131,10 @@ type ThreadsOptions struct {
 	// SparseBytes is the size of a mapping that makes the core's file that much
 	// longer, but for one page a hole.
 	SparseBytes int64
+	// Compiler builds the program, "" as Compile does: musl-gcc (Debian's
+	// musl-tools) gives one of another C library. CompilerArgs come last.
+	Compiler     string
+	CompilerArgs []string
 }
 
 // ProgramThread is a thread of that program, by its own account.
@@ -150,7 +159,11 @@ type ThreadsProgram struct {
 func StartThreads(t testing.TB, opts ThreadsOptions) *ThreadsProgram {
 	t.Helper()
 	Available(t)
-	exe := Compile(t, threadsSource)
+	cc := opts.Compiler
+	if cc == "" {
+		cc = os.Getenv("CC")
+	}
+	exe := compileBy(t, cc, threadsSource, opts.CompilerArgs...)
 	seen := 0
 	p := StartProgram(t, exe,
 		[]string{strconv.Itoa(opts.Count), strconv.Itoa(opts.Depth), strconv.FormatInt(opts.SparseBytes, 10)},
@@ -189,8 +202,9 @@ func parseThread(line string) (ProgramThread, error) {
 // on x86-64 (Linux arch/x86/entry/syscalls/syscall_64.tbl).
 var blockedIn = map[string][]string{
 	"cond": {"202"}, "mutex": {"202"}, "sem": {"202"}, // futex
-	"poll": {"7"}, "read": {"0"}, "recv": {"45"}, "epoll": {"232"},
-	"nanosleep": {"35", "230"}, // nanosleep, clock_nanosleep (glibc since 2.31)
+	"poll": {"7"}, "read": {"0"}, "recv": {"45"},
+	"epoll":     {"232", "281"}, // epoll_wait, epoll_pwait (musl)
+	"nanosleep": {"35", "230"},  // nanosleep, clock_nanosleep (glibc since 2.31)
 	"pause":     {"34"},
 }
 

@@ -233,7 +233,7 @@ func (in *Install) initialise(ctx context.Context, dir, data string) error {
 		<-done
 	}
 	if !cmd.ProcessState.Success() {
-		b, _ := os.ReadFile(log.Name()) //nolint:errcheck // part of a message only
+		b, _ := os.ReadFile(log.Name()) // part of a message only
 		return fmt.Errorf("initialising ended with %v:\n%s", cmd.ProcessState, b[max(0, len(b)-3000):])
 	}
 	return nil

@@ -80,13 +80,6 @@ func showHex(_ *decoder, a *Arg, _ int) {
 	}
 }
 
-func showHex32(_ *decoder, a *Arg, _ int) {
-	a.Text = "0"
-	if v := uint32(a.Raw); v != 0 {
-		a.Text = fmt.Sprintf("%#x", v)
-	}
-}
-
 func showInt(_ *decoder, a *Arg, _ int)       { a.Text = fmt.Sprint(int32(a.Raw)) }
 func showUint(_ *decoder, a *Arg, _ int)      { a.Text = fmt.Sprint(uint32(a.Raw)) }
 func showLong(_ *decoder, a *Arg, _ int)      { a.Text = fmt.Sprint(int64(a.Raw)) }

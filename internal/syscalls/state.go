@@ -40,7 +40,8 @@ func RestartName(result uint64) (name, meaning string, ok bool) {
 // State says what a thread's registers tell about a system call.
 type State string
 
-// The states of a thread with respect to a system call.
+// The states of a thread with respect to a system call. elfcore.CallState, which
+// FreeBSD's registers give, has the same words.
 const (
 	// NotInCall: the thread was executing the program's own code.
 	NotInCall State = "not-in-call"
@@ -49,6 +50,9 @@ const (
 	// Entered: it is in the kernel and has no result yet; not interruptible, or
 	// looked at without being stopped.
 	Entered State = "entered"
+	// Restarting: its sleep was broken and the program counter is back on the
+	// instruction that enters the kernel (FreeBSD, ERESTART).
+	Restarting State = "restarting"
 	// Returned: the call was over, with a result.
 	Returned State = "returned"
 	// Failed: the call was over, with an error.
@@ -59,7 +63,7 @@ const (
 
 // Blocked reports whether the thread waited in the call when the image was
 // taken.
-func (s State) Blocked() bool { return s == Interrupted || s == Entered }
+func (s State) Blocked() bool { return s == Interrupted || s == Entered || s == Restarting }
 
 // InCall decides from a Linux thread's registers whether it waited in a system
 // call: number is that of the call (orig_rax, or x8; unknown or -1: none),

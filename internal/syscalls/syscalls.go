@@ -24,7 +24,13 @@ type system struct {
 var tables = map[system][]string{
 	{"linux", target.AMD64}: linuxX86,
 	{"linux", target.ARM64}: linuxAArch64,
+
+	{"freebsd", target.AMD64}: freeBSD,
+	{"freebsd", target.ARM64}: freeBSD,
 }
+
+// signaturesOf are the parameters of an operating system's calls, by name.
+var signaturesOf = map[string]map[string][]param{"linux": signatures, "freebsd": fbsdSignatures}
 
 // Name returns the name of a system call number; ok is false for a number, an
 // operating system or an instruction set without an entry.
@@ -92,8 +98,8 @@ func Format(os string, arch target.Arch, nr int64, args [6]uint64, mem target.Me
 	}
 	c.Name = name
 	d := decoder{arch: arch, mem: mem, fds: fds, args: args}
-	params, ok := signatures[name]
-	if ok = ok && os == "linux"; !ok {
+	params, ok := signaturesOf[os][name]
+	if !ok {
 		params = unknownSignature
 	}
 	c.Known = ok

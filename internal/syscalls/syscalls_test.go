@@ -218,8 +218,11 @@ func TestNumbers(t *testing.T) {
 
 // Names are unique within a table, and every signature belongs to a call.
 func TestTables(t *testing.T) {
-	all := map[string]bool{}
+	all := map[string]map[string]bool{}
 	for sys, table := range tables {
+		if all[sys.os] == nil {
+			all[sys.os] = map[string]bool{}
+		}
 		seen := map[string]int{}
 		for nr, name := range table {
 			if name == "" {
@@ -228,15 +231,17 @@ func TestTables(t *testing.T) {
 			if other, ok := seen[name]; ok {
 				t.Errorf("%v: %s is %d and %d", sys, name, other, nr)
 			}
-			seen[name], all[name] = nr, true
+			seen[name], all[sys.os][name] = nr, true
 		}
 	}
-	for name, params := range signatures {
-		if !all[name] {
-			t.Errorf("signature of %s, which is in no table", name)
-		}
-		if len(params) > 6 {
-			t.Errorf("%s has %d parameters", name, len(params))
+	for os, sigs := range signaturesOf {
+		for name, params := range sigs {
+			if !all[os][name] {
+				t.Errorf("%s: signature of %s, which is in no table", os, name)
+			}
+			if len(params) > 6 {
+				t.Errorf("%s: %s has %d parameters", os, name, len(params))
+			}
 		}
 	}
 	if n := len(linuxX86); n != 472 {
@@ -263,8 +268,10 @@ func TestUnknownCall(t *testing.T) {
 	if c.Text != "syscall_0x270f(0x1, 0x2, 0, 0, 0, 0)" || c.Known {
 		t.Error(c.Text, c.Known)
 	}
-	if c := Format("freebsd", target.AMD64, 499, [6]uint64{1}, testMemory, nil); c.Known || !strings.HasPrefix(c.Text, "syscall_0x1f3(") {
-		t.Error(c.Text)
+	for _, os := range []string{"plan9", ""} {
+		if c := Format(os, target.AMD64, 499, [6]uint64{1}, testMemory, nil); c.Known || !strings.HasPrefix(c.Text, "syscall_0x1f3(") {
+			t.Error(c.Text)
+		}
 	}
 }
 
@@ -414,18 +421,22 @@ func TestRestarted(t *testing.T) {
 func FuzzFormat(f *testing.F) {
 	f.Add(int64(257), uint64(cwd), uint64(0x1000), uint64(0), uint64(0), []byte("/tmp/x\x00"))
 	f.Add(int64(7), uint64(0x1000), uint64(1<<63), uint64(3), uint64(8), []byte("aaaaaaaaaaaaaaaa"))
+	f.Add(int64(560), uint64(5), uint64(0x1000), uint64(1), uint64(0x1000), words(5, 0x1ffff, 0, 0, 0, 0, 0, 0))
+	f.Add(int64(454), uint64(0x1000), uint64(15), uint64(0), uint64(24), words(1, 2, 3))
 	f.Add(int64(46), uint64(5), uint64(0x1000), uint64(0), uint64(0), words(0x1000, 16, 0x1000, 1<<62, 0, 0, 0))
 	f.Fuzz(func(t *testing.T, nr int64, a, b, c, d uint64, mem []byte) {
 		m := memory{0x1000: mem}
 		for _, arch := range []target.Arch{target.AMD64, target.ARM64} {
-			call := Format("linux", arch, nr, [6]uint64{a, b, c, d, a, b}, m, func(int) (string, bool) { return string(mem), true })
-			for i := 0; i < len(call.Text); i++ {
-				if ch := call.Text[i]; ch < 0x20 || ch > 0x7e {
-					t.Fatalf("byte %#x in %q", ch, call.Text)
+			for _, os := range []string{"linux", "freebsd"} {
+				call := Format(os, arch, nr, [6]uint64{a, b, c, d, a, b}, m, func(int) (string, bool) { return string(mem), true })
+				for i := 0; i < len(call.Text); i++ {
+					if ch := call.Text[i]; ch < 0x20 || ch > 0x7e {
+						t.Fatalf("byte %#x in %q", ch, call.Text)
+					}
 				}
-			}
-			if len(call.Text) > 64<<10 {
-				t.Fatalf("%d bytes of text", len(call.Text))
+				if len(call.Text) > 64<<10 {
+					t.Fatalf("%d bytes of text", len(call.Text))
+				}
 			}
 		}
 	})

@@ -30,6 +30,13 @@ const (
 	A64PC = 32
 )
 
+// DWARF register numbers of i386 (System V ABI, Intel386 supplement, figure
+// "DWARF register number mapping": eax ecx edx ebx esp ebp esi edi eip).
+const (
+	I386SP = 4
+	I386PC = 8
+)
+
 // MaxRegs bounds the register file: enough for the DWARF numbers of the
 // general registers of every machine here.
 const MaxRegs = 40
@@ -75,6 +82,8 @@ func (a Arch) PCReg() int {
 		return RIP
 	case ARM64:
 		return A64PC
+	case I386:
+		return I386PC
 	}
 	return -1
 }
@@ -86,6 +95,8 @@ func (a Arch) SPReg() int {
 		return RSP
 	case ARM64:
 		return A64SP
+	case I386:
+		return I386SP
 	}
 	return -1
 }

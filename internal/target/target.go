@@ -149,6 +149,8 @@ const (
 	SourceProc         Source = "proc"          // a copied /proc tree
 	SourceProcesslist  Source = "processlist"   // SHOW PROCESSLIST text
 	SourceInnoDBStatus Source = "innodb-status" // SHOW ENGINE INNODB STATUS text
+	SourceErrorLog     Source = "error-log"     // the server's error log
+	SourceKernelLog    Source = "kernel-log"    // the kernel's log
 	SourceLive         Source = "live"          // the running system
 	SourceFilesystem   Source = "filesystem"    // the file system of the machine mycore runs on
 )
@@ -157,13 +159,13 @@ const (
 // kinds: two readings of one kind are one source.
 func (s Source) Kind() string {
 	switch s {
-	case SourceCoreNote, SourceProcstat, SourcePS, SourceProc, SourceLive:
+	case SourceCoreNote, SourceProcstat, SourcePS, SourceProc, SourceLive, SourceKernelLog:
 		return "kernel-record"
 	case SourceRegisters:
 		return "registers"
 	case SourceMemory, SourceSymbol, SourceCFI, SourceCode, SourceDWARF, SourceAccessor, SourceProfile, SourceSearch:
 		return "target-memory"
-	case SourceProcesslist, SourceInnoDBStatus:
+	case SourceProcesslist, SourceInnoDBStatus, SourceErrorLog:
 		return "server-text"
 	case SourceFilesystem:
 		return "filesystem"

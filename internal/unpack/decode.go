@@ -71,9 +71,10 @@ func (d *decoder) Read(p []byte) (n int, err error) {
 		}
 	}()
 	n, err = d.r.Read(p)
-	if err == io.EOF {
+	switch {
+	case errors.Is(err, io.EOF):
 		d.atEnd = true
-	} else if err != nil {
+	case err != nil:
 		d.err = err
 	}
 	return n, err

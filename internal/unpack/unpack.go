@@ -39,13 +39,13 @@ const (
 )
 
 var (
-	// ErrNotCompressed: the file starts with no known compression magic.
+	// ErrNotCompressed says that the file starts with no known compression magic.
 	ErrNotCompressed = errors.New("not a compressed file")
-	// ErrTooLarge: the unpacked size exceeds Options.MaxBytes.
+	// ErrTooLarge says that the unpacked size exceeds Options.MaxBytes.
 	ErrTooLarge = errors.New("unpacked size exceeds the limit")
-	// ErrNoSpace: unpacking would take disk space below Options.Reserve.
+	// ErrNoSpace says that unpacking would take disk space below Options.Reserve.
 	ErrNoSpace = errors.New("not enough disk space to unpack")
-	// ErrNotRegular: the path names a directory, FIFO, device or socket.
+	// ErrNotRegular says that the path names a directory, FIFO, device or socket.
 	ErrNotRegular = errors.New("not a regular file")
 )
 

@@ -109,7 +109,7 @@ func (p *position) ReadByte() (byte, error) {
 // full reads exactly len(b) bytes; an end of input is never regular here.
 func (p *position) full(b []byte) error {
 	_, err := io.ReadFull(p, b)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return err
@@ -155,7 +155,7 @@ func (x *xzReader) next() error {
 		x.start = false
 	}
 	size, err := x.in.ReadByte()
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	if err != nil {
@@ -179,7 +179,7 @@ func (x *xzReader) streamHeader() error {
 		if n == 0 && err == io.EOF && x.any {
 			return io.EOF
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		if err != nil {
@@ -428,7 +428,7 @@ func readVLI(r io.ByteReader) (uint64, error) {
 	var v uint64
 	for i := range xzMaxVLI {
 		c, err := r.ReadByte()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return 0, io.ErrUnexpectedEOF
 		}
 		if err != nil {

@@ -165,6 +165,10 @@ func (w *walker) step(pc target.Addr, s *site, interrupted bool) (Trust, Stop, e
 	if stop == StopOutermost || stop == StopMemory || stop == StopCorrupt {
 		return "", stop, err
 	}
+	if stop == StopNoInfo && s.row == nil && interrupted && w.byStub() {
+		w.commit()
+		return TrustCFI, "", nil
+	}
 	if how := w.fallback(s, interrupted); how != "" {
 		w.commit()
 		return how, "", nil

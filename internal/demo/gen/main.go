@@ -1,6 +1,10 @@
 // Command gen makes the demo's incident out of a real core:
 //
 //	go run ./internal/demo/gen CORE PROC-TREE internal/demo/incident
+//	go run ./internal/demo/gen story internal/demo/story
+//
+// The second form writes the story's incident with the tests' builder. The first
+// is described here:
 //
 // It runs the analysis once over an image in which the bytes of all mapped
 // files are part of the core, with no binary at hand, notes what is read, and
@@ -23,6 +27,7 @@ import (
 
 	"mycore/elfcore"
 	"mycore/internal/analyze"
+	"mycore/internal/coretest/story"
 	"mycore/internal/demo"
 	"mycore/internal/elfimage"
 	"mycore/internal/modules"
@@ -33,6 +38,13 @@ const page = 4096
 
 func main() {
 	flag.Parse()
+	if flag.NArg() == 2 && flag.Arg(0) == "story" {
+		if err := writeStory(flag.Arg(1)); err != nil {
+			fmt.Fprintln(os.Stderr, "gen:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if flag.NArg() != 3 {
 		fmt.Fprintln(os.Stderr, "usage: gen CORE PROC-TREE OUTPUT-DIR")
 		os.Exit(2)
@@ -104,7 +116,38 @@ func trim(core, out string, read *pages) error {
 	if err := write(plain, core, p, func(_ *elfcore.Mapping, a target.Addr) bool { return read.has(a) }); err != nil {
 		return err
 	}
-	in, err := os.Open(plain)
+	return compress(plain, out)
+}
+
+// writeStory writes core, images and texts of the FreeBSD incident.
+func writeStory(dir string) error {
+	tmp, err := os.MkdirTemp("", "mycore-gen-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	core, sysroot, err := story.Build(story.Options{}).Write(tmp)
+	if err != nil {
+		return err
+	}
+	if err := os.RemoveAll(filepath.Join(dir, demo.StorySysroot)); err != nil {
+		return err
+	}
+	if err := os.CopyFS(filepath.Join(dir, demo.StorySysroot), os.DirFS(sysroot)); err != nil {
+		return err
+	}
+	for name, text := range map[string]string{
+		demo.StoryInnoDBStatus: story.InnoDBStatus(), demo.StoryProcesslist: story.Processlist(),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	return compress(core, filepath.Join(dir, demo.StoryCore))
+}
+
+func compress(path, out string) error {
+	in, err := os.Open(path)
 	if err != nil {
 		return err
 	}
