@@ -21,7 +21,7 @@ deps: ## what the tests need: debuggers and the real servers
 test: build deps lint cross ## everything, real servers included; a missing server fails
 	MYCORE_REQUIRE_SERVERS=1 $(GO) test -count=1 -timeout 60m $(PKGS)
 	$(GO) test -race -count=1 -short -timeout 20m ./elfcore/... ./libthr/... ./internal/analyze/... ./internal/unwind/... ./internal/cfi/... ./internal/symtab/... ./internal/modules/...
-	$(MAKE) fuzz FUZZTIME=2s
+	$(MAKE) fuzz FUZZTIME=1500x
 
 unit: ## without the servers; says which tests it skipped and why
 	GO=$(GO) bash scripts/unit.sh $(PKGS)

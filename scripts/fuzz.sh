@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Runs every fuzz target of the module for a while: scripts/fuzz.sh 10s
+# Runs every fuzz target of the module for a while or a number of inputs:
+# scripts/fuzz.sh 10s, scripts/fuzz.sh 1500x. A number ends the same way on
+# every machine; a time can end while Go still minimises an input.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 time=${1:-10s}
