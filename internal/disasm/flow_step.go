@@ -324,7 +324,6 @@ func (t *tracer) other(p *path, in *traced) {
 		p.flags.valid = false
 		return
 	case (x.Op == x86asm.INC || x.Op == x86asm.DEC) && dst.kind == opMem:
-		src = operand{kind: opImm, imm: 1, size: 8}
 		v := t.binary(map[bool]string{true: "add", false: "sub"}[x.Op == x86asm.INC], t.value(p, dst, in), constExpr(1), dst.size)
 		t.write(p, dst, v, in)
 		p.flags = traceFlags{x: v, valid: true}

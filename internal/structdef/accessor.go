@@ -21,11 +21,11 @@ type Found struct {
 	How string
 }
 
-// ErrAccessor: a function that is there doesn't give what it is asked for.
+// ErrAccessor says that a function that is there doesn't give what it is asked for.
 // The code is of another shape than any that mycore knows.
 var ErrAccessor = errors.New("accessor gives no offset")
 
-// ErrDisagree: two functions of one binary state different places for a field.
+// ErrDisagree says that two functions of one binary state different places for a field.
 var ErrDisagree = errors.New("accessors disagree")
 
 // FromAccessors reads fields out of the code of the functions that the server

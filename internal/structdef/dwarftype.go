@@ -96,7 +96,7 @@ func isStruct(tag uint16) bool { return tag == tagStruct || tag == tagClass || t
 
 // members lists the data members and bases of a structure's definition, once.
 func (x *extractor) members(r ref, e entry) ([]member, error) {
-	key := refKey{r.u, r.off}
+	key := refKey(r)
 	if m, ok := x.memberLists[key]; ok {
 		return m, nil
 	}
