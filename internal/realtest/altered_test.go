@@ -148,6 +148,11 @@ func (a *altered) wantRightOnly(t *testing.T, inc *incident.Incident) {
 func (a *altered) wantKernelFacts(t *testing.T, inc *incident.Incident) {
 	t.Helper()
 	wantThreads(t, inc, a.tr.Threads)
+	p, err := elfcore.Open(a.core, elfcore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
 	channels := 0
 	for i := range inc.Threads {
 		th := &inc.Threads[i]
@@ -155,7 +160,8 @@ func (a *altered) wantKernelFacts(t *testing.T, inc *incident.Incident) {
 			t.Errorf("LWP %d has no handle", th.LWP)
 		}
 		call, ok := parseCall(procText(t, a.proc, th.LWP, "syscall"))
-		if ok && len(th.Frames) > 0 && uint64(th.Frames[0].PC) == call.pc && (th.Syscall == nil || th.Syscall.Name != callNames[call.nr]) {
+		if ok && len(th.Frames) > 0 && uint64(th.Frames[0].PC) == call.pc && (th.Syscall != nil || sleeps(p, th.LWP)) &&
+			(th.Syscall == nil || th.Syscall.Name != callNames[call.nr]) {
 			t.Errorf("LWP %d: system call %+v, want %s", th.LWP, th.Syscall, callNames[call.nr])
 		}
 		if th.WaitChannel != nil {

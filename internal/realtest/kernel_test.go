@@ -280,7 +280,7 @@ func testSyscalls(t *testing.T, s *servertest.Server, core, proc string) {
 		regs := &p.Thread(th.LWP).Regs
 		pc, _ := regs.PC()
 		sp, _ := regs.SP()
-		if !ok || uint64(pc) != want.pc || uint64(sp) != want.sp {
+		if !ok || uint64(pc) != want.pc || uint64(sp) != want.sp || !sleeps(p, th.LWP) {
 			moved++
 			continue
 		}
