@@ -71,7 +71,7 @@ func TestGcore(t *testing.T) {
 }
 
 // maxBusy bounds the threads of an idle server that happen to do something.
-const maxBusy = 4
+const maxBusy = 2
 
 // wantIdle checks that sleeping connections are seen as idle, and what else
 // there is, too.
